@@ -12,11 +12,16 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from rewardsteer.decoding.engines import vllm_plugin  # noqa: E402
+from vllm.compilation import backends  # noqa: E402
+from vllm.config import set_current_vllm_config  # noqa: E402
+from vllm.engine.arg_utils import EngineArgs  # noqa: E402
+
+from rewardsteer.decoding.engines import vllm_parts, vllm_plugin  # noqa: E402
 from rewardsteer.decoding.engines.vllm_guide import RewardProcessor  # noqa: E402
+from rewardsteer.decoding.engines.vllm_model import RewardGuidedForCausalLM  # noqa: E402
 from rewardsteer.decoding.engines.vllm_settings import ENTRY, guided_by  # noqa: E402
 from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
-from rewardsteer.errors import ConfigError  # noqa: E402
+from rewardsteer.errors import CheckpointError, ConfigError  # noqa: E402
 from rewardsteer.models.checkpoint import CheckpointCard  # noqa: E402
 from rewardsteer.models.heads.config import HeadConfig  # noqa: E402
 from rewardsteer.models.reward_model import RewardModel  # noqa: E402
@@ -91,22 +96,137 @@ def test_the_plugin_is_harmless():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_v2_interface():
-    """Slots are not rows, rows change places, a slot is reused, drafts give a request several
-    rows, and a row whose rewards are no numbers is given up."""
-    torch.manual_seed(0)
-    size, context = 79, {}
+def make_processor(size=79, ranks=1):
+    """A processor of the V2 runner, and the model that it asks."""
+    context = {}
     hf_config = SimpleNamespace(rewardsteer={"models": ["/"], "weight": 0.0})
     config = SimpleNamespace(
         model_config=SimpleNamespace(hf_config=hf_config),
         compilation_config=SimpleNamespace(static_forward_context=context),
+        parallel_config=SimpleNamespace(tensor_parallel_size=ranks),
     )
-    state = SimpleNamespace(device=torch.device("cpu"), max_num_reqs=4)
-    processor = RewardProcessor(config, state)
-    assert not processor.is_argmax_invariant()
+    processor = RewardProcessor(
+        config, SimpleNamespace(device=torch.device("cpu"), max_num_reqs=4)
+    )
     model = context[ENTRY] = SimpleNamespace(
         parts=[SimpleNamespace(vocabulary=size, normalise=False)], failed={}
     )
+    return processor, model
+
+
+class Late:
+    """An event of a GPU that is behind the host."""
+
+    def __init__(self):
+        self.waited = False
+
+    def query(self):
+        return self.waited
+
+    def synchronize(self):
+        self.waited = True
+
+
+@pytest.mark.parametrize(("ranks", "told"), [(1, False), (2, True)])
+def test_ranks_give_a_request_up_at_the_same_step(ranks, told):
+    """Heads of tensor-parallel ranks compute together: one that no longer asks would leave the
+    others waiting."""
+    processor, model = make_processor(ranks=ranks)
+    params = vllm.SamplingParams(extra_args={"reward_weight": 1.0, "reward_name": "s"})
+    processor.add_request(0, params)
+    model.reward_logits = lambda place, rows: torch.full((1, 79), float("nan"))
+    here = SimpleNamespace(idx_mapping_np=np.array([0]), expanded_idx_mapping=torch.zeros(1).int())
+    processor.apply(torch.zeros(1, 79), here)
+    # A GPU tells when it is done; a CPU is done at once, and yet several ranks look a step later.
+    assert bool(model.failed) == (ranks == 1)
+    model.failed.clear()
+    processor.add_request(0, params)
+    processor._flags[:] = [
+        (Late(), torch.ones(1, dtype=torch.bool), torch.zeros(1).long(), dict(processor._asked),
+         model.failed)
+    ]
+    processor._tell()
+    assert bool(model.failed) == told
+
+
+class Graphed(torch.nn.Module):
+    """A model whose pieces run as CUDA graphs: it reads its ids where they were at capture, and
+    its states are in the memory of all graphs."""
+
+    def __init__(self, pool, width, factor):
+        super().__init__()
+        self.pool, self.width, self.factor, self.captured = pool, width, factor, {}
+
+    def forward(self, ids, positions):
+        held = self.captured.setdefault(len(ids), ids)
+        states = self.pool[: len(ids) * self.width].view(len(ids), self.width)
+        return states.copy_(held[:, None] * self.factor + positions[:, None])
+
+
+def test_models_run_as_graphs_side_by_side():
+    """Each reads this step's ids, and none overwrites what another computed."""
+    model = RewardGuidedForCausalLM.__new__(RewardGuidedForCausalLM)
+    torch.nn.Module.__init__(model)
+    pool = torch.zeros(1000)
+    model.policy = Graphed(pool, 4, 1.0)
+    model.parts = [
+        SimpleNamespace(model=Graphed(pool, width, factor), known=SimpleNamespace(
+            size=size, stand_in=0
+        )) for width, factor, size in ((3, 10.0, 60), (5, 100.0, 50))
+    ]
+    model._skips, model._widths, model._ids, model._most, model.asked = False, [], None, 32, True
+    inputs = torch.zeros(32, dtype=torch.int32)
+    for step in range(3):
+        for count in (32, 8):
+            ids = inputs[:count].copy_(torch.arange(count) + 20 * step)
+            where = torch.arange(count).float()
+            right = torch.cat([
+                (ids.where(ids < size, 0) * factor + where)[:, None].expand(-1, width)
+                for width, factor, size in ((4, 1.0, 1000), (3, 10.0, 60), (5, 100.0, 50))
+            ], dim=1)
+            torch.testing.assert_close(model(ids, where), right)
+
+
+def test_parts_do_not_share_compiled_code(root, monkeypatch):
+    """vLLM's caches of compiled code, which holds the names of a model's layers, are kept apart by
+    the configuration and by a tag."""
+    seen = []
+
+    def built(config, prefix):
+        seen.append((backends.model_tag, config.compute_hash()))
+        raise RuntimeError("enough is known")
+
+    monkeypatch.setattr(vllm_parts, "init_vllm_registered_model", built)
+    config = EngineArgs(model=str(root / "policy"), dtype="float32").create_engine_config()
+    with set_current_vllm_config(config):
+        for prefix in ("rewards.a", "rewards.b"):
+            with pytest.raises(RuntimeError, match="enough"):
+                vllm_parts.build_reward(config, None, root / "farma", prefix)
+    assert len({tag for tag, _ in seen} | {backends.model_tag}) == 3
+    assert len({known for _, known in seen}) == 2
+
+
+def test_weights_that_vllm_quantises_while_it_loads_them_are_checked(tmp_path):
+    """float8 has no test for numbers, and weights on the meta device no values."""
+    taken = []
+    model = SimpleNamespace(load_weights=lambda weights: taken.extend(dict(weights)))
+    part = vllm_parts.RewardPart(tmp_path, model, None, 1, False, False)
+    fine, broken = torch.ones(2), torch.tensor([1.0, float("nan")])
+    part.load_weights([("a", fine), ("b", fine.to(torch.float8_e4m3fn)), ("c", fine.int())])
+    assert taken == ["a", "b", "c"]
+    for kind in (torch.bfloat16, torch.float8_e4m3fn):
+        with pytest.raises(CheckpointError, match="NaN or infinite"):
+            part.load_weights([("a", fine), ("b", broken.to(kind))])
+
+
+def test_v2_interface():
+    """Slots are not rows, rows change places, a slot is reused, drafts give a request several
+    rows, which may be asked about in several parts, and a row whose rewards are no numbers is given
+    up."""
+    torch.manual_seed(0)
+    size = 79
+    processor, model = make_processor(size)
+    assert not processor.is_argmax_invariant()
     weights: dict[int, float] = {}
 
     def add(slot, weight):
@@ -115,17 +235,20 @@ def test_v2_interface():
         params = vllm.SamplingParams(extra_args=extra)
         assert processor.add_request(slot, params) == bool(weight)
 
-    def step(slots, copies=1, broken=None):
+    def step(slots, copies=1, broken=None, parts=1):
         rows = [slot for slot in slots for _ in range(copies)]
         rewards, logits = torch.randn(len(rows), size), torch.randn(len(rows), size)
         if broken is not None:
             rewards[rows.index(broken)] = float("nan")
-        asked = []
-        model.reward_logits = lambda place, rows: asked.append(rows) or rewards
+        asked, mapping, each = [], torch.tensor(rows).int(), len(slots) // parts
+        model.reward_logits = lambda place, rows: asked.append(rows) or rewards[rows]
         processor.apply_staged_writes()
-        guided = processor.apply(logits.clone(), SimpleNamespace(
-            idx_mapping_np=np.array(slots), expanded_idx_mapping=torch.tensor(rows).int()
-        ))
+        guided = torch.cat([
+            processor.apply(logits[at * copies : (at + each) * copies].clone(), SimpleNamespace(
+                idx_mapping_np=np.array(slots[at : at + each]),
+                expanded_idx_mapping=mapping[at * copies : (at + each) * copies],
+            )) for at in range(0, len(slots), each)
+        ])
         if broken is not None:
             weights[broken] = 0.0
         pull = torch.tensor([weights[slot] for slot in rows])[:, None]
@@ -139,6 +262,7 @@ def test_v2_interface():
     assert step([3, 2, 0]) == 1
     assert step([0]) == 0
     assert step([0, 2, 3], copies=3) == 1
+    assert step([3, 2, 0], copies=3, parts=3) == 2
     add(2, 0.7)
     assert step([2, 3]) == 1
     assert step([3, 2, 0], broken=2) == 1

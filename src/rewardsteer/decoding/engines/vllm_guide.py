@@ -70,6 +70,8 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         self._changed = True
         # By reward model: the guided rows (V1), and the weights of rows (V1) or slots (V2).
         self._due: dict[int, tuple[Tensor | None, Tensor]] = {}
+        # Tensor-parallel ranks compute the same and must decide the same at the same step.
+        self._ranks = vllm_config.parallel_config.tensor_parallel_size
         # Flags of rows whose rewards are no numbers, on their way to the host.
         self._flags: list[tuple[Any, Tensor, Tensor, dict[int, RewardParams], dict[str, str]]] = []
 
@@ -111,18 +113,21 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
                 elif any(slot in self._asked for slot in ctx.idx_mapping_np.tolist()):
                     # Under speculative decoding a request has several rows.
                     slots = ctx.expanded_idx_mapping.long()
-                    self._guide(logits, place, None, weights[slots][:, None], slots)
+                    self._guide(logits, place, None, weights[slots][:, None], slots, _begin(ctx))
         except Exception:
             logger.exception("This step goes on without reward models")
         return logits
 
     def _guide(
-        self, logits: Tensor, place: int, rows: Tensor | None, weights: Tensor, slots: Tensor
+        self, logits: Tensor, place: int, rows: Tensor | None, weights: Tensor, slots: Tensor,
+        begin: int = 0,
     ) -> None:
-        """Add the rewards of one model to rows (None: all) of the logits, in place."""
+        """Add the rewards of one model to rows (None: all) of the logits, in place. The logits are
+        those of the step from row ``begin`` on."""
         model = self._context[ENTRY]
         part = model.parts[place]
-        rewards = model.reward_logits(place, rows)[:, : part.vocabulary].float()
+        read = slice(begin, begin + len(logits)) if rows is None else rows
+        rewards = model.reward_logits(place, read)[:, : part.vocabulary].float()
         if part.normalise:
             rewards = rewards.log_softmax(dim=-1)
         pull = spread_over(weights * rewards, logits.shape[1])
@@ -161,11 +166,19 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
             event = torch.Event(bad.device)
             event.record()
         self._flags.append((event, flags, places, dict(self._asked), failed))
-        self._tell()
+        if self._ranks == 1:
+            self._tell()
+
+    def _arrived(self, event: Any) -> bool:
+        """Whether a step's flags are on the host. With several ranks this waits for them, which
+        arrive at each at its own time, with the end of an earlier step."""
+        if event is not None and self._ranks > 1:
+            event.synchronize()
+        return event is None or bool(event.query())
 
     def _tell(self) -> None:
         """Stop guiding the requests whose flags have arrived, with a line in the log for each."""
-        while self._flags and (self._flags[0][0] is None or self._flags[0][0].query()):
+        while self._flags and self._arrived(self._flags[0][0]):
             _, flags, places, asked, failed = self._flags.pop(0)
             for slot in places[flags].unique().tolist() if bool(flags.any()) else ():
                 one = asked.get(slot)
@@ -188,6 +201,12 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         except Exception as error:
             logger.warning("A request goes on without its reward model: %s", error)
             return None
+
+
+def _begin(ctx: Any) -> int:
+    """First row, among all of the step, of those that V2 asks about: it verifies many drafts in
+    several parts, each with a slice of the step's tensors."""
+    return int(ctx.expanded_idx_mapping.storage_offset())
 
 
 def spread_over(pull: Tensor, size: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from rewardsteer.errors import CheckpointError
+from rewardsteer.models.known_ids import KnownIds
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -61,6 +61,8 @@ class RewardGuidedForCausalLM(nn.Module):
         self._skips = not vllm_config.cache_config.enable_prefix_caching and (
             vllm_config.parallel_config.data_parallel_size == 1
         )
+        self._most = vllm_config.scheduler_config.max_num_batched_tokens
+        self._ids: Tensor | None = None
         self._widths: list[int] = []
         self._states: list[Tensor] = []
         # vLLM's registry of objects that are looked up from outside a model's code.
@@ -89,15 +91,25 @@ class RewardGuidedForCausalLM(nn.Module):
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Hidden states ``[N, D]`` of all models side by side."""
-        states = [self.policy(input_ids, positions)]
+        # Copies: a model whose pieces run as CUDA graphs returns memory of vLLM's graph pool, in
+        # which the graphs of the next model compute.
+        states = [self.policy(input_ids, positions).clone()]
         if self._skips and self._widths and not self.asked:
             return pad(states[0], (0, sum(self._widths[1:])))
         for part in self.parts:
-            strange = (input_ids < 0) | (input_ids >= part.known.size)
-            ids = input_ids.masked_fill(strange, part.known.stand_in)
-            states.append(part.model(ids, positions))
+            states.append(part.model(self._known_ids(input_ids, part.known), positions).clone())
         self._widths = [one.shape[-1] for one in states]
         return torch.cat(states, dim=-1)
+
+    def _known_ids(self, input_ids: Tensor, known: KnownIds) -> Tensor:
+        """Ids ``[N]``, unknown ones replaced, always at one place in memory: CUDA graphs read their
+        inputs where these were at capture. vLLM's first pass, before any capture, is the longest.
+        """
+        count = len(input_ids)
+        if self._ids is None or len(self._ids) < count:
+            self._ids = input_ids.new_empty(max(count, self._most))
+        strange = (input_ids < 0) | (input_ids >= known.size)
+        return self._ids[:count].copy_(input_ids).masked_fill_(strange, known.stand_in)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Logits ``[B, V]`` of the policy from states ``[B, D]``."""
@@ -105,14 +117,15 @@ class RewardGuidedForCausalLM(nn.Module):
         logits: Tensor | None = self.policy.compute_logits(own.contiguous())
         return logits
 
-    def reward_logits(self, place: int, rows: Tensor | None) -> Tensor:
-        """Rewards ``[R, V]`` of all next tokens of the rows whose logits were computed last.
+    def reward_logits(self, place: int, rows: Tensor | slice) -> Tensor:
+        """Rewards ``[R, V]`` of all next tokens of some rows of those whose logits were computed
+        last.
 
         Args:
             place: of the reward model.
-            rows: ``[R]`` indices; None: all.
+            rows: ``[R]`` indices, or a slice.
         """
-        states = self._states[place] if rows is None else self._states[place][rows]
+        states = self._states[place][rows]
         rewards: Tensor = self.parts[place].model.compute_logits(states.contiguous())
         return rewards
 
@@ -128,12 +141,6 @@ class RewardGuidedForCausalLM(nn.Module):
             if names is None:
                 return None
             loaded |= {(prefix or "policy.") + name for name in names}
-        for part in self.parts:
-            # vLLM's cache would carry what is no number from one request to another.
-            if not all(bool(one.isfinite().all()) for one in part.model.parameters()):
-                raise CheckpointError(
-                    f"The reward model in {part.folder} holds weights that are NaN or infinite."
-                )
         return loaded
 
 

@@ -1,13 +1,14 @@
 """The models inside of `RewardGuidedForCausalLM`: the policy, and each reward model."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AutoConfig
+from vllm.compilation.backends import set_model_tag
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -20,8 +21,8 @@ from vllm.model_executor.models.utils import init_vllm_registered_model, maybe_p
 from vllm.transformers_utils.config import get_hf_text_config
 
 from rewardsteer.decoding.engines.vllm_adapter import SharedWeights, load_adapter
-from rewardsteer.decoding.engines.vllm_settings import read_settings
-from rewardsteer.errors import ConfigError
+from rewardsteer.decoding.engines.vllm_settings import ENTRY, read_settings
+from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
@@ -60,10 +61,26 @@ class RewardPart:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
         """Load the weights; the names of the loaded ones."""
+        weights = self._finite(weights)
         if self.shared:
             return load_adapter(self.model, self.folder, weights)
         names: set[str] | None = self.model.load_weights(weights)
         return names
+
+    def _finite(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """The weights, checked as they are read: vLLM may quantise them when it has them.
+
+        Raises:
+            CheckpointError: vLLM's cache would carry what is no number from one request to another.
+        """
+        for name, weight in weights:
+            # float8 has no test of its own.
+            values = weight if weight.dtype.itemsize > 1 else weight.float()
+            if not bool(values.isfinite().all()):
+                raise CheckpointError(
+                    f"The reward model in {self.folder} holds weights that are NaN or infinite."
+                )
+            yield name, weight
 
 
 class OwnHead(nn.Module):
@@ -138,6 +155,9 @@ def build_reward(
         config.tie_word_embeddings = False
     else:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    # vLLM's caches of compiled code know models by their configuration, or by a tag. Compiled code
+    # holds the names of layers, so a part never takes that of another.
+    setattr(config, ENTRY, {"part": prefix})
     own = vllm_config.with_hf_config(config)
     own.model_config.hf_text_config = get_hf_text_config(config)
     own.model_config.model = str(folder)
@@ -146,7 +166,8 @@ def build_reward(
     elif getattr(model_config.hf_config, "quantization_config", None) is not None:
         # Of the policy's checkpoint; what is quantised while it is loaded holds for both.
         own.quant_config, own.model_config.quantization = None, None
-    model = init_vllm_registered_model(own, prefix=prefix)
+    with set_model_tag(prefix):
+        model = init_vllm_registered_model(own, prefix=prefix)
     if shared:
         own.quant_config.share(model)
     tokenizer, text = load_tokenizer(folder), config.get_text_config()
