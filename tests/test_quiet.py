@@ -143,6 +143,21 @@ def test_libraries_are_quiet_in_our_calls_alone(spoken):
     assert not [one for name in quiet._TALKATIVE for one in logging.getLogger(name).filters]
 
 
+def test_a_program_without_logging_reads_no_warning_of_any_library(spoken, monkeypatch, capsys):
+    @quiet.quiet_calls
+    def call(level):
+        logging.getLogger("bitsandbytes.backends").log(level, "install kernels")
+        logging.getLogger("rewardsteer.x").warning("ours")
+
+    # pytest adds handlers after the fixtures are made.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    call(logging.WARNING)
+    assert capsys.readouterr().err == "ours\n"
+    call(logging.ERROR)
+    logging.getLogger("bitsandbytes.backends").warning("after the call")
+    assert capsys.readouterr().err == "install kernels\nours\nafter the call\n"
+
+
 def test_errors_and_what_a_program_asked_for_are_heard(spoken):
     Talker().speak(logging.ERROR)
     assert len(spoken.getvalue().splitlines()) == len(quiet._TALKATIVE)

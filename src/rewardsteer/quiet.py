@@ -186,6 +186,10 @@ class _Quiet:
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.get_logger()  # has its handler from here on
+        if logging.lastResort is not None:
+            # Prints warnings of every library where the program has set up no logging.
+            logging.lastResort.addFilter(_ours_or_error)
+            self._undo.callback(logging.lastResort.removeFilter, _ours_or_error)
         for name in _TALKATIVE:
             library = logging.getLogger(name)
             # A library that is imported later, as DeepSpeed is, gets its handler then.
@@ -214,6 +218,10 @@ def _errors_alone(record: logging.LogRecord) -> bool:
     """Whether a record is an error, or its library's logger was set to a level below warnings."""
     level = logging.getLogger(record.name.split(".")[0]).level
     return record.levelno >= logging.ERROR or 0 < level < logging.WARNING
+
+
+def _ours_or_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.name.split(".")[0] == _OURS
 
 
 def _show_bars(transformers_logging: Any, hub: Any, *, downloads: bool) -> None:

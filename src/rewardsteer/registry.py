@@ -5,7 +5,8 @@ Importing a registry imports none of its entries, so ``rewardsteer --help`` need
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.errors import ConfigError
@@ -15,6 +16,30 @@ def nearest(name: str, known: list[str]) -> str:
     """``" Did you mean 'x'?"`` for the closest known name, or ``""`` when none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_options(
+    what: str, function: Callable[..., Any], options: Collection[str],
+    besides: Collection[str] = (),
+) -> None:
+    """Raise `ConfigError` where a function takes no such option.
+
+    Args:
+        what: that the function makes or loads, for the message.
+        function: one that takes any option is not checked.
+        options: the names given.
+        besides: names of arguments that are no options.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+        return
+    known = [one.name for one in parameters if one.name not in besides]
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"{what} has no option {name!r}.{nearest(name, known)} Known: "
+                f"{', '.join(known) or 'none'}."
+            )
 
 
 class Registry:

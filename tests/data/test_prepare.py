@@ -120,6 +120,8 @@ def test_refusals_leave_nothing_behind(tmp_path):
     tokenizer = character_tokenizer()
     with pytest.raises(DataError, match=r"Nothing is left for the train split.*raise max_length"):
         prepare(config(path, max_length=5), tokenizer, tmp_path / "out")
+    with pytest.raises(DataError, match=r"raise data\.max_length \(data\.max_length=32 would"):
+        prepare(config(path, max_length=5), tokenizer, tmp_path / "out", section="data.")
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     with pytest.raises(DataError, match="Nothing is left"):
@@ -128,7 +130,7 @@ def test_refusals_leave_nothing_behind(tmp_path):
     with pytest.raises(ConfigError, match=r"Unknown data source 'pars'.*'pairs'"):
         prepare(DataConfig(source="pars"), tokenizer, tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(ConfigError, match="does not take that"):
+    with pytest.raises(ConfigError, match=r"'pairs' has no option 'colour'.*Known: name, fields"):
         prepare(
             DataConfig(source={"name": "pairs", "path": path, "options": {"colour": 1}}),
             tokenizer, tmp_path / "new",

@@ -5,7 +5,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+)
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from rewardsteer.decoding.policy import load_policy
@@ -18,8 +24,10 @@ from rewardsteer.models.heads.projection import install_projection
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.start import load_language_model
 from rewardsteer.training.adapters import add_adapters
-from rewardsteer.training.config import LoraSettings
+from rewardsteer.training.config import LoraSettings, TrainConfig
+from rewardsteer.training.loading import build
 from tests.chat import plain_reward, save_classifier, save_policy
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
@@ -240,3 +248,51 @@ def test_inputs_of_a_scorer(tmp_path):
         scorer.score(["Hi?", "Ho?"], ["Yes."])
     with pytest.raises(DataError, match="list of messages with role and content"):
         scorer.score(messages, ["Yes."])
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "t5"])
+def test_training_starts_from_no_encoder(kind, tmp_path):
+    """Some of transformers' causal language models are encoders unless told otherwise."""
+    config = AutoConfig.for_model(
+        kind, vocab_size=80, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, num_labels=1, num_heads=2, d_kv=16,
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="encoders such as BERT"):
+        RewardModel.from_base(tmp_path, HeadConfig())
+
+
+def test_an_encoder_gives_no_rewards_of_next_tokens(tmp_path):
+    tokenizer = character_tokenizer()
+    BertForMaskedLM(BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64,
+    )).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = TrainConfig(
+        base_model=str(tmp_path), head={"kind": "vocabulary"}, prepared="x",
+        phases=[{"objective": [{"name": "bradley_terry"}]}],
+    )
+    with pytest.raises(CheckpointError, match="attends to later tokens"):
+        build(config, tokenizer)
+    with pytest.raises(CheckpointError, match="attends to later tokens"):
+        load_language_model(tmp_path)
+
+
+@pytest.mark.parametrize(("gone", "said"), [
+    ("config.json", "it holds no config.json"),
+    ("tokenizer.json", "Expected a tokenizer in .*, it holds none of tokenizer.json"),
+])
+def test_a_folder_without_a_part_is_told_by_that_part(tmp_path, gone, said):
+    save_tiny(tmp_path)
+    (tmp_path / gone).unlink()
+    with pytest.raises(CheckpointError, match=said):
+        _ = load_tokenizer(tmp_path), RewardModel.from_base(tmp_path, HeadConfig())
+
+
+def test_the_start_is_logged_once(tmp_path, caplog):
+    folder = make(tmp_path / "rm", save_tiny(tmp_path / "base"), HEADS["linear"])
+    caplog.set_level("INFO")
+    for again in (False, True):
+        RewardModel.from_base(folder, HEADS["linear"], again=again)
+    assert caplog.text.count("Training continues from the head") == 1

@@ -64,6 +64,6 @@ def test_it_trains_on_the_sources_numbers(tmp_path):
 
 
 def test_its_options_are_checked(tmp_path):
-    with pytest.raises(ConfigError, match="breadth"):
+    with pytest.raises(ConfigError, match=r"no option 'breadth'.*Known: width"):
         run(tmp_path, breadth=2.0)
 

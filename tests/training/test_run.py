@@ -390,3 +390,12 @@ def test_data_prepared_with_a_reward_models_tokenizer_has_its_template(world, tm
         result = CliRunner().invoke(app, [*common, *more, "--out", str(out)])
         assert result.exit_code == 0, result.output
         assert load_manifest(out).template["prompt"] == expected
+
+
+def test_rows_that_preparation_leaves_out_are_told(world, tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = [{"prompt": f"{i % 4}+1=", "chosen": "2", "rejected": "33"} for i in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"sources": [{"name": "pairs", "path": str(tmp_path / "pairs.jsonl")}]}
+    train(settings(world, prepared=None, data=data), tmp_path / "out")
+    assert "Prepared 3 training and 1 test rows; others were left out (36 repeated)." in caplog.text

@@ -25,7 +25,7 @@ from rewardsteer.data.spool import Spool
 from rewardsteer.data.store import MANIFEST, SPLITS, Manifest, shard_name
 from rewardsteer.data.template import resolve
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
-from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
+from rewardsteer.errors import DataError, OutputError, RewardsteerError
 from rewardsteer.outputs import claim_folder, reason, unfinished_folder, write_json
 from rewardsteer.processors import processors
 from rewardsteer.quiet import quiet_calls
@@ -39,7 +39,7 @@ _MUCH = 0.01
 
 @quiet_calls
 def prepare(
-    config: DataConfig, tokenizer: Any, out: Path, *, overwrite: bool = False
+    config: DataConfig, tokenizer: Any, out: Path, *, overwrite: bool = False, section: str = ""
 ) -> Manifest:
     """Prepare the sets of both splits: full, partial and SFT for pairs, or ``responses``.
 
@@ -47,6 +47,7 @@ def prepare(
         config: what to prepare.
         tokenizer: of the model that will be trained.
         out: folder to create; an existing one must be empty unless ``overwrite``.
+        section: of these settings where they are part of others (``data.``), for messages.
 
     Raises:
         ConfigError: unknown source or option.
@@ -60,7 +61,7 @@ def prepare(
     claim_folder(out, overwrite=overwrite)
     try:
         with unfinished_folder(out) as held:
-            manifest = _prepare(config, tokenizer, held)
+            manifest = _prepare(config, tokenizer, held, section)
             write_json(held / "data" / MANIFEST, manifest.model_dump(mode="json"))
             out.rmdir()
             (held / "data").rename(out)
@@ -87,7 +88,7 @@ def _of_output(error: OSError, out: Path) -> bool:
     return place.startswith(str(out)) or f".{out.name}.unfinished-" in place
 
 
-def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
+def _prepare(config: DataConfig, tokenizer: Any, held: Path, section: str) -> Manifest:
     """Write shards to ``held/data``; returns the manifest."""
     dropped: Counter[str] = Counter()
     notes: list[str] = []
@@ -112,14 +113,15 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
         if shard.fault:
             notes.append(f"The first row that was dropped for a fault: {shard.fault}")
     counts = {split: sum(one.kept for one in shards if one.split == split) for split in SPLITS}
-    advice = _advice(config, sum(counts.values()), long)
+    name = f"{section}max_length"
+    advice = _advice(config.max_length, sum(counts.values()), long, name)
     for split in SPLITS:
         if not counts[split]:
-            raise DataError(_nothing_left(split, dropped, advice))
+            raise DataError(_nothing_left(split, dropped, advice, name))
         _name_shards(held / "data" / split, [one for one in shards if one.split == split], work)
     if len(long) > _MUCH * read:
         notes.append(
-            f"{len(long)} of {read} {work.noun} are longer than max_length={config.max_length} "
+            f"{len(long)} of {read} {work.noun} are longer than {name}={config.max_length} "
             f"and were dropped{advice}."
         )
     return Manifest(
@@ -182,12 +184,7 @@ def _read(
 def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[SourceRow]:
     load = SOURCES.get(source.name)
     options = checked_options(source.name, load, source.options)
-    try:
-        rows: Iterator[SourceRow] = load(split, path=source.path, reading=reading, **options)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise ConfigError(f"The source {source.name!r} does not take that: {error}.") from error
+    rows: Iterator[SourceRow] = load(split, path=source.path, reading=reading, **options)
     return rows
 
 
@@ -234,20 +231,21 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda rows: shown.advance(task, rows)
 
 
-def _advice(config: DataConfig, kept: int, long: list[int]) -> str:
-    """A sentence with the ``max_length`` that keeps nearly all rows; "" where none is dropped."""
+def _advice(before: int, kept: int, long: list[int], name: str) -> str:
+    """A sentence with the ``max_length``, by its full name, that keeps nearly all rows; "" where
+    none is dropped."""
     if not long:
         return ""
-    limit = 1 << config.max_length.bit_length()
+    limit = 1 << before.bit_length()
     while sum(length > limit for length in long) > 0.05 * (kept + len(long)):
         limit *= 2
-    return f"; max_length={limit} would keep {kept + sum(length <= limit for length in long)}"
+    return f"; {name}={limit} would keep {kept + sum(length <= limit for length in long)}"
 
 
-def _nothing_left(split: str, dropped: Counter[str], advice: str) -> str:
+def _nothing_left(split: str, dropped: Counter[str], advice: str, name: str) -> str:
     remedy = "give more data"
     if advice:
-        remedy = f"raise max_length ({advice.removeprefix('; ')})"
+        remedy = f"raise {name} ({advice.removeprefix('; ')})"
     elif dropped["with chosen equal to rejected"]:
         remedy = "give pairs whose responses differ"
     return f"Nothing is left for the {split} split after dropping rows{listed(dropped)}; {remedy}."

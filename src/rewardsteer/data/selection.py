@@ -4,6 +4,7 @@ Only the index of a spool is used, so a million rows take tens of megabytes and 
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def select(spool: Spool, config: DataConfig, dropped: Counter[str]) -> dict[str,
     }
 
 
-def listed(dropped: Counter[str]) -> str:
+def listed(dropped: Mapping[str, int]) -> str:
     """`` (COUNT REASON, …)`` for messages; "" where no row was dropped."""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
     return f" ({counts})" if counts else ""

@@ -45,7 +45,7 @@ from rewardsteer.models.checkpoint import fingerprint as weights_fingerprint
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.start import find_start
+from rewardsteer.models.start import check_causal, find_start
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.config import TermConfig
 from rewardsteer.outputs import claim_folder, write_json
@@ -212,6 +212,7 @@ def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
         source, config.head, dtype=dtype,
         attn_implementation=usable_attention(None, config.optimiser.autocast),
     )
+    check_causal(model.carrier, source)
     ensure_padding_token(tokenizer, model.carrier)
     config.head.head_class.resized(model.carrier, tokenizer)
     # Guidance runs without dropout; with it, the student would be trained on other states.

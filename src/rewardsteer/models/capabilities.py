@@ -33,6 +33,12 @@ def supports_left_padding(backbone: Any) -> bool:
     return capability(backbone, "left padding", lambda: _try_left_padding(backbone))
 
 
+def is_causal(backbone: Any) -> bool:
+    """Whether the state of a token depends on no later token, as the reward of a prefix demands.
+    Encoders attend to later tokens as well."""
+    return capability(backbone, "causal", lambda: _try_causal(backbone))
+
+
 def supports_prefix_cache(module: Any) -> bool:
     """Whether continuing from a key/value cache gives the same result as a forward pass over whole
     rows, also for a batch of rows of different lengths. Recurrent layers keep no keys and values:
@@ -144,6 +150,19 @@ def _sample_rows(module: Any) -> tuple[Tensor, Tensor, Tensor]:
     mask = torch.ones_like(first)
     mask[0, :3] = 0
     return first, second, mask
+
+
+@torch.no_grad()
+def _try_causal(backbone: Any) -> bool:
+    size = min(backbone.config.get_text_config(decoder=True).vocab_size, 97)
+    texts = torch.tensor([[5, 11, 23, 7, 2, 13], [5, 11, 23, 7, 41, 29]]) % size
+    training = backbone.training
+    try:
+        backbone.eval()
+        states = backbone(input_ids=texts.to(backbone.device)).last_hidden_state[:, :4].float()
+    finally:
+        backbone.train(training)
+    return same_states(states[0], states[1], backbone.dtype)
 
 
 def _try_left_padding(backbone: Any) -> bool:

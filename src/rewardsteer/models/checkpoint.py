@@ -28,6 +28,8 @@ GOAL_STATES = "goal_states.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
+# Files that tokenizers are loaded from.
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 # Padding tokens that well-known tokenizers carry without naming them as such.
 _KNOWN_PADDING = ("<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]", "<|pad|>")
 
@@ -205,7 +207,14 @@ def load_tokenizer(source: str | Path, *, own_code: bool = False) -> Any:
         parts = ("config.json", "tokenizer_config.json", "tokenizer.json")
         if not any((folder / name).exists() for name in parts):
             raise CheckpointError(no_model(source)) from error
-        raise CheckpointError(f"No tokenizer can be loaded from {source}: {error}") from error
+        if not any((folder / name).exists() for name in _TOKENIZERS):
+            raise CheckpointError(
+                f"Expected a tokenizer in {source}, it holds none of {', '.join(_TOKENIZERS)}; "
+                "copy those of the model that it was made of."
+            ) from error
+        raise CheckpointError(
+            f"No tokenizer can be loaded from {source}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

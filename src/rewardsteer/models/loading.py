@@ -9,6 +9,7 @@ from torch import nn
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.backbone import classifier_config
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.places import no_model
 
 
 def load_base(
@@ -29,6 +30,8 @@ def load_base(
     classifier = kind is transformers.AutoModelForSequenceClassification
     try:
         if config is None:
+            if Path(source).is_dir() and not (Path(source) / "config.json").exists():
+                raise CheckpointError(no_model(source))
             config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
         if classifier:
             config.num_labels = head.outputs
@@ -42,6 +45,8 @@ def load_base(
                 str(source), output_loading_info=True,
                 **({"config": config} if classifier else {}), **options,
             )
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files raise dozens of unrelated kinds
         problem = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"The model {source} cannot be loaded ({problem}).") from error
@@ -75,6 +80,15 @@ def refuse_absent(
     raise CheckpointError(
         f"The weights in {source} lack {', '.join(absent[:3])}"
         f"{' and more' if len(absent) > 3 else ''}, which would be drawn at random; {remedy}."
+    )
+
+
+def no_score(model: Any, source: str | Path) -> CheckpointError:
+    """The error for a classifier without a linear ``score`` layer over the last token."""
+    return CheckpointError(
+        f"{source} is a {type(model).__name__}, which has no linear 'score' layer over the last "
+        "token: encoders such as BERT, RoBERTa and DeBERTa read whole texts at once and give no "
+        "rewards of prefixes. Use a decoder such as Llama, Qwen, Mistral, GPT-NeoX or Gemma."
     )
 
 

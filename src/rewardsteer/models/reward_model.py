@@ -126,7 +126,7 @@ class RewardModel(HiddenStatesModel):
     @classmethod
     def from_base(
         cls, source: str | Path | Any, head: HeadConfig, *, dtype: torch.dtype | None = None,
-        attn_implementation: str | None = None, **load_options: Any,
+        attn_implementation: str | None = None, again: bool = False, **load_options: Any,
     ) -> "RewardModel":
         """Put a head on a model: a new one on a causal language model, or the head that a trained
         reward model has. Adapters are folded into the weights.
@@ -138,13 +138,14 @@ class RewardModel(HiddenStatesModel):
             dtype: parameter type; None keeps the saved one.
             attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``, …; None lets
                 transformers choose.
+            again: the model was loaded before in this run; its start is not logged once more.
             load_options: passed on to ``from_pretrained`` (quantization, device map).
 
         Raises:
             CheckpointError: the model cannot be loaded or has no place for the head.
         """
         start = find_start(source)
-        if start.card is not None:
+        if start.card is not None and not again:
             head.head_class.check_start(head, start.card.head, source)
         options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
         if attn_implementation:
@@ -152,7 +153,7 @@ class RewardModel(HiddenStatesModel):
         if start.adapter and start.card:
             del options["trust_remote_code"]
             return thawed(cls._from_adapter(start.adapter, device=None, **options))
-        base, trained = load_carrier(start, head, options)
+        base, trained = load_carrier(start, head, options, again=again)
         own = head.head_class.attach(base, head, start.source, start.card, trained=trained)
         return cls(base, head, own)
 

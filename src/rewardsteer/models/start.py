@@ -9,6 +9,8 @@ from torch import nn
 
 from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.backbone import backbone_of
+from rewardsteer.models.capabilities import is_causal
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -20,6 +22,7 @@ from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.loading import load_base, refuse_absent
 from rewardsteer.models.places import check_place
+from rewardsteer.models.sharding import is_zero3_sharded
 from rewardsteer.outputs import read_json
 
 logger = logging.getLogger(__name__)
@@ -86,13 +89,16 @@ def adapter_base(folder: Path) -> str:
     return str(base)
 
 
-def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tuple[Any, bool]:
+def load_carrier(
+    start: Start, head: HeadConfig, options: dict[str, Any], *, again: bool = False
+) -> tuple[Any, bool]:
     """The Hugging Face model that carries a head, and whether its head is a trained one.
 
     Args:
         start: not an adapter of ours, which `RewardModel.from_pretrained` loads.
         head: the head that it will carry.
         options: of ``from_pretrained``.
+        again: the model was loaded before in this run, so its start was logged.
 
     Raises:
         CheckpointError: it cannot be loaded, or has nothing that the head could start from.
@@ -103,10 +109,31 @@ def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tup
     if start.adapter is not None:
         base = merged(base, start.adapter, head)
         trained = trained or head.head_class.in_adapter(start.adapter)
-    if trained:
+    if trained and not again:
         logger.info("Training continues from the head of the reward model %s.",
                     start.adapter or start.source)
     return base, trained
+
+
+def check_causal(carrier: Any, source: str | Path) -> None:
+    """Refuse an encoder that is loaded as a language model: its states contain later tokens, so it
+    has no rewards of prefixes. Weights that ZeRO-3 shards and attention that needs an accelerator
+    cannot be checked here.
+
+    Raises:
+        CheckpointError: the model attends to later tokens.
+    """
+    attention = getattr(carrier.config, "_attn_implementation", None)
+    if attention not in (None, "sdpa", "eager") or any(
+        is_zero3_sharded(one) for one in carrier.parameters()
+    ):
+        return
+    if not is_causal(backbone_of(carrier)):
+        raise CheckpointError(
+            f"{source} is a {type(carrier).__name__} that attends to later tokens, as encoders do, "
+            "so it gives no rewards of prefixes and generates no text. Use a decoder such as "
+            "Llama, Qwen, Mistral, GPT-NeoX or Gemma."
+        )
 
 
 def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -> Any:
@@ -128,6 +155,7 @@ def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -
         )
     base, found = load_base(start.source, head, {"dtype": dtype, "trust_remote_code": False})
     refuse_absent(found["missing_keys"], start.source)
+    check_causal(base, start.source)
     return base if start.adapter is None else merged(base, start.adapter, head)
 
 

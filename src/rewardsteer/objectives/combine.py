@@ -10,6 +10,7 @@ from rewardsteer.errors import ConfigError
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective, ObjectiveResult
 from rewardsteer.objectives.config import TermConfig
+from rewardsteer.registry import check_options
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -22,6 +23,7 @@ def build_objective(terms: Sequence[TermConfig]) -> Objective:
     built = []
     for term in terms:
         build = OBJECTIVES.get(term.name)
+        check_options(f"The objective {term.name!r}", build, term.options)
         try:
             built.append((build(**term.options), term.weight))
         except TypeError as error:

@@ -17,7 +17,7 @@ from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
 from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.start import find_start
+from rewardsteer.models.start import check_causal, find_start
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
@@ -54,7 +54,7 @@ def build(
             config.base_model, config.head, dtype=loaded_dtype(config, whole=whole),
             attn_implementation=usable_attention(
                 config.attn_implementation, config.optimiser.autocast
-            ), **options,
+            ), again=weights is not None, **options,
         )
         if keeps_adapters(config):
             _check_kept(config)
@@ -68,6 +68,8 @@ def build(
         if config.lora is not None:
             add_adapters(model, config.lora)
         widen_trainable(model)
+    if weights is None:
+        check_causal(model.carrier, config.base_model)
     if weights is not None:
         load_weights(model, weights)
     if not whole and needs_policy(config):

@@ -103,7 +103,8 @@ def check_rows(objective: Objective, rows: Any, data: Path) -> None:
         raise DataError(
             f"The objective {objective.name!r} needs the number(s) {', '.join(missing)} of each "
             f"response, and the data in {data} has {', '.join(features or {}) or 'none'}; name "
-            "those in the objective's options, or prepare the data with them."
+            "those in attributes of the objective's options (and of the head, if it is a head of "
+            "attributes), or prepare the data with them."
         )
     single = count_single(rows) if objective.rows == "pairs" else 0
     if single:

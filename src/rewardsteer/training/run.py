@@ -19,7 +19,8 @@ from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 
 from rewardsteer.data.prepare import prepare
-from rewardsteer.data.store import MANIFEST, load_manifest, load_set
+from rewardsteer.data.selection import listed
+from rewardsteer.data.store import MANIFEST, SPLITS, load_manifest, load_set
 from rewardsteer.data.store_checks import check_recipe, check_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.errors import RewardsteerError
@@ -148,7 +149,15 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
         settings, trained = config.data, trained_template(config.base_model)
         if trained is not None and settings.template == Template():
             settings = settings.model_copy(update={"template": trained})
-        made = prepare(settings, tokenizer, out / "data", overwrite=overwrite)
+        made = prepare(
+            settings, tokenizer, out / "data", overwrite=overwrite, section="data."
+        )
+        if made.dropped:
+            train, test = (min(made.counts[split].values()) for split in SPLITS)
+            logger.info(
+                "Prepared %d training and %d test rows; others were left out%s.", train, test,
+                listed(made.dropped),
+            )
         for note in made.notes:
             logger.warning(note)
 

@@ -8,7 +8,7 @@ from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.asked import prompt_of, with_decoded_prompt, with_system
 from rewardsteer.data.sources.files import Row, fields_of, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import encoded_messages, parse_tools
-from rewardsteer.data.sources.options import check_fields
+from rewardsteer.data.sources.options import RENAMING, check_fields
 from rewardsteer.data.sources.reading import Reading, check_place, read_rows
 from rewardsteer.data.sources.turns import read_pair, response_of
 from rewardsteer.errors import DataError
@@ -48,7 +48,7 @@ def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
         if isinstance(prompt, str) or len(prompt) < 2:
             raise DataError(
                 f"{place}: expected a response as {', '.join(RESPONSES)}, or a conversation that "
-                f"ends with it; found {fields_of(row)}."
+                f"ends with it; found {fields_of(row)}; {RENAMING}."
             )
         return prompt[:-1], response_of(prompt[-1], place, "the conversation")
     response = encoded_messages(row[name]) or row[name]
@@ -68,7 +68,9 @@ def prompt_alone(row: Row, place: str, absent: str = "a prompt") -> Prompt:
     """
     prompt = prompt_of(with_decoded_prompt(row), place)
     if prompt is None:
-        raise DataError(f"{place}: expected {absent}, found the field(s) {fields_of(row)}.")
+        raise DataError(
+            f"{place}: expected {absent}, found the field(s) {fields_of(row)}; {RENAMING}."
+        )
     return with_system(prompt, row, place)
 
 
@@ -83,8 +85,16 @@ def responses_of(
     )
 
 
-def number_of(value: Any, name: str, place: str) -> float | None:
+def number_of(
+    value: Any, name: str, place: str, expected: str = "a number"
+) -> float | None:
     """A number, or None for null, "" and "N/A". Booleans become 0 and 1.
+
+    Args:
+        value: as the file holds it.
+        name: of its column.
+        place: file and row, for messages.
+        expected: the values that the column may have, for messages.
 
     Raises:
         DataError: the value is something else, or not finite.
@@ -94,7 +104,7 @@ def number_of(value: Any, name: str, place: str) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{place}: expected a number as {name}, got {kind_of(value)}.") from error
+        raise DataError(f"{place}: expected {expected} as {name}, got {kind_of(value)}.") from error
     if not math.isfinite(number):
         raise DataError(f"{place}: expected a finite number as {name}, got {number}.")
     return number

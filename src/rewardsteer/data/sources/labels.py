@@ -10,6 +10,7 @@ from rewardsteer.data.sources.answers import (
     rows_of_responses,
 )
 from rewardsteer.data.sources.files import Row, kind_of, require
+from rewardsteer.data.sources.options import RENAMING
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 
@@ -33,11 +34,11 @@ def load(
         DataError: absent fields, or another kind of label; names the row.
     """
     def parse(raw: Row, row: Row, place: str) -> Responses | str:
-        require(raw, [(fields or {}).get("label", "label")], place)
+        require(raw, [(fields or {}).get("label", "label")], place, remedy=RENAMING)
         value = row.get("label")
         if isinstance(value, str):
             value = _WORDS.get(value.strip().lower(), value)
-        label = number_of(value, "label", place)
+        label = number_of(value, "label", place, expected="true, false or a number from 0 to 1")
         if label is None:
             return "without a label"
         if not 0 <= label <= 1:

@@ -8,6 +8,13 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.faults import faults
+from rewardsteer.registry import check_options
+
+# The remedy where a row lacks a field.
+RENAMING = (
+    "columns of other names are given as 'sources.0.options.fields={OURS: THEIRS}' (0: the first "
+    "source)"
+)
 
 
 def check_choice(option: str, value: object, known: Collection[str]) -> None:
@@ -34,8 +41,9 @@ def checked_options(
         options: from the settings.
 
     Raises:
-        ConfigError: a value of another type, or out of range.
+        ConfigError: an unknown option, a value of another type, or out of range.
     """
+    check_options(f"The source {name!r}", load, options, besides=("split", "path", "reading"))
     try:
         hints = typing.get_type_hints(load, include_extras=True)
     except (NameError, TypeError):

@@ -10,7 +10,8 @@ from rewardsteer.data.sources.answers import (
     responses_of,
     rows_of_responses,
 )
-from rewardsteer.data.sources.files import Row, kind_of
+from rewardsteer.data.sources.files import Row, fields_of, kind_of
+from rewardsteer.data.sources.options import RENAMING
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
@@ -55,11 +56,16 @@ def load(
 
 
 def _responses(row: Row, place: str) -> tuple[list[str], list[float | None]]:
-    name = next((name for name in _LISTS if name in row), "responses")
-    listed = row.get(name)
+    name = next((name for name in _LISTS if name in row), None)
+    if name is None:
+        raise DataError(
+            f"{place}: expected a list of responses as {' or '.join(_LISTS)}, found the field(s) "
+            f"{fields_of(row)}; {RENAMING}."
+        )
+    listed = row[name]
     if not isinstance(listed, list) or not listed:
         raise DataError(
-            f"{place}: expected a list of responses as {' or '.join(_LISTS)}, got "
+            f"{place}: expected a list of responses as {name}, got "
             f"{'an empty list' if listed == [] else kind_of(listed)}."
         )
     if all(isinstance(one, dict) and "annotations" in one for one in listed):
@@ -90,9 +96,10 @@ def _order(row: Row, count: int, place: str) -> list[float | None]:
             continue
         values = row[name]
         if not isinstance(values, list) or len(values) != count:
-            given = f"{len(values)} values" if isinstance(values, list) else kind_of(values)
+            given = f"{len(values)}" if isinstance(values, list) else kind_of(values)
             raise DataError(
-                f"{place}: expected one of {name} for each of the {count} responses, got {given}."
+                f"{place}: expected a list {name} of {count} numbers, one for each response, got "
+                f"{given}."
             )
         numbers = [number_of(value, name, place) for value in values]
         return [None if value is None else sign * value for value in numbers]

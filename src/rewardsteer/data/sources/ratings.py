@@ -93,7 +93,8 @@ def _ratings(
     }
     if not any(column in values for column in columns.values()):
         raise DataError(
-            f"{place}: expected ratings as {', '.join(names)}, found the field(s) {fields_of(row)}."
+            f"{place}: expected ratings as {', '.join(names)}, found the field(s) "
+            f"{fields_of(row)}; name the columns in options.attributes."
         )
     return {
         name: number_of(values.get(column), column, place) for name, column in columns.items()

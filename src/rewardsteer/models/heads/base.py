@@ -15,6 +15,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.loading import no_score
 from rewardsteer.models.placement import working_device
 from rewardsteer.tensors import PairBatch, PolicyBackup, TokenStates
 
@@ -61,7 +62,13 @@ class Head:
 
     @classmethod
     def layer(cls, model: Any) -> Any:
-        """The head's linear layer in a Hugging Face model."""
+        """The head's linear layer in a Hugging Face model.
+
+        Raises:
+            CheckpointError: it has none, as encoders do.
+        """
+        if not hasattr(model, "score"):
+            raise no_score(model, model.config.name_or_path)
         return model.score
 
     @classmethod

@@ -13,6 +13,7 @@ from rewardsteer.models.heads.base import Head, saved_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear, share
 from rewardsteer.models.heads.stacks import sized_stack
+from rewardsteer.models.loading import no_score
 from rewardsteer.models.placement import working_device
 from rewardsteer.models.sharding import gathered
 
@@ -121,11 +122,7 @@ def check_classifier(model: Any, source: str | Path) -> None:
     """
     if isinstance(getattr(model, "score", None), nn.Linear):
         return
-    raise CheckpointError(
-        f"{source} is a {type(model).__name__}, which has no linear 'score' layer over the last "
-        "token: encoders such as BERT, RoBERTa and DeBERTa read whole texts at once and give no "
-        "rewards of prefixes. Use a decoder such as Llama, Qwen, Mistral, GPT-NeoX or Gemma."
-    )
+    raise no_score(model, source)
 
 
 def initialise_linear(layer: nn.Linear, init: str = "normal") -> None:
