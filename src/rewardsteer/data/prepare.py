@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rewardsteer.data.config import DataConfig, SourceConfig
 from rewardsteer.data.responses import SourceRow
@@ -113,15 +113,15 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path, section: str) -> Ma
         if shard.fault:
             notes.append(f"The first row that was dropped for a fault: {shard.fault}")
     counts = {split: sum(one.kept for one in shards if one.split == split) for split in SPLITS}
-    name = f"{section}max_length"
-    advice = _advice(config.max_length, sum(counts.values()), long, name)
+    limit = f"{section}max_length"
+    advice = _advice(config.max_length, sum(counts.values()), long, limit)
     for split in SPLITS:
         if not counts[split]:
-            raise DataError(_nothing_left(split, dropped, advice, name))
+            raise DataError(_nothing_left(split, dropped, advice, limit))
         _name_shards(held / "data" / split, [one for one in shards if one.split == split], work)
     if len(long) > _MUCH * read:
         notes.append(
-            f"{len(long)} of {read} {work.noun} are longer than {name}={config.max_length} "
+            f"{len(long)} of {read} {work.noun} are longer than {limit}={config.max_length} "
             f"and were dropped{advice}."
         )
     return Manifest(
@@ -134,10 +134,7 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path, section: str) -> Ma
         config=config.model_dump(mode="json", exclude={"num_proc"}),
         template=config.template.model_dump(mode="json"),
         template_hash=template_hash(config.template, tokenizer),
-        tokenizer={
-            "name": str(tokenizer.name_or_path), "size": len(tokenizer),
-            "vocabulary": vocabulary_hash(tokenizer),
-        },
+        tokenizer=_tokenizer(tokenizer),
         versions=_versions(),
     )
 
@@ -184,8 +181,7 @@ def _read(
 def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[SourceRow]:
     load = SOURCES.get(source.name)
     options = checked_options(source.name, load, source.options)
-    rows: Iterator[SourceRow] = load(split, path=source.path, reading=reading, **options)
-    return rows
+    return cast(Iterator[SourceRow], load(split, path=source.path, reading=reading, **options))
 
 
 def _check(row: SourceRow) -> None:
@@ -270,6 +266,13 @@ def _fingerprint(shards: list[Shard]) -> str:
     for shard in shards:
         digest.update(shard.split.encode() + shard.digest)
     return digest.hexdigest()[:16]
+
+
+def _tokenizer(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "name": str(tokenizer.name_or_path), "size": len(tokenizer),
+        "vocabulary": vocabulary_hash(tokenizer),
+    }
 
 
 def _versions() -> dict[str, str]:
