@@ -229,7 +229,7 @@ def test_a_wrong_setting_of_a_method_names_its_label(base, tmp_path):
     )
     result = run("generate", "--model", base, "--reward-model", base, "--method", "farma", "--gate",
                  "entropy", "--prompt", "hi", "--output", tmp_path / "a.jsonl")
-    refused(result, "needs either a gate_threshold or a gate_share.")
+    refused(result, "needs either a gate_threshold or a gate_share, got neither.")
 
 
 def test_data_of_another_template_shows_both(base, tmp_path):

@@ -30,8 +30,11 @@ def held(service):
 
 @pytest.mark.parametrize(("body", "param", "message"), [
     ({"prompt": "a", "max_tokens": 2000}, "max_tokens", "at most 1024"),
-    ({"prompt": "a" * 500, "max_tokens": 20}, "max_tokens", "at most 512"),
-    ({"prompt": "a", "n": 65}, "n", "a request may have 64"),
+    ({"prompt": "a" * 500, "max_tokens": 20}, "max_tokens", "500 tokens and 20 more"),
+    ({"prompt": "a" * 512, "max_tokens": -1}, "prompt",
+     "has 512 tokens, and the models read at most 512, so no room is left"),
+    ({"prompt": "a", "n": 65}, "n",
+     "for 65 responses (prompts: 1, drawn for each: 65); a request may have 64"),
     ({"prompt": ["a"] * 33, "n": 2}, "n", "a request may have 64"),
     ({"prompt": [1, 2, 9999]}, "prompt", "got 9999"),
     ({"prompt": "a", "top_k": 500}, "top_k", "exceeds the policy's vocabulary"),
@@ -41,7 +44,19 @@ def held(service):
     ({"prompt": "a", "temperature": -1}, "temperature", "expected at least 0, got -1"),
     ({"prompt": "a", "method": "args"}, None, "needs a reward model with a scalar head"),
     ({"prompt": "a", "method": "goal_filter"}, None, "needs a goal state"),
-    ({"prompt": "a", "weight_schedule": "linear"}, None, "go together"),
+    ({"prompt": "a", "weight_schedule": "linear"}, None, "A weight_schedule (linear or cosine)"),
+    ({"prompt": "a", "gate": "entropy", "gate_share": 0.5, "gate_threshold": 1}, None, "got both."),
+    ({"prompt": "a", "method": "zzz"}, "method", "Unknown decoding method 'zzz'"),
+    ({"prompt": "a", "model": "tiny@zzz_4"}, "model", "Unknown decoding method 'zzz'"),
+    ({"prompt": "a", "model": "tiny@best_of_0"}, "n", "n: expected at least 1, got 0."),
+    ({"prompt": "a", "model": "tiny@farma_4"}, "model",
+     "'farma' does not draw a number of responses; ask for the model 'tiny@farma'."),
+    ({"prompt": "a", "method": "beam", "method_settings": {"beam": 0}}, "method_settings.beam",
+     "method_settings.beam: expected at least 1, got 0."),
+    ({"prompt": "a", "model": "tiny@best_of_4", "method_settings": {"n": 2}}, "n",
+     "method_settings has n = 2, but the request says 4; leave out one of the two."),
+    ({"prompt": "a", "method": "best_of_n", "best_of": 3, "method_settings": {"n": 2}}, "n",
+     "method_settings has n = 2, but the request says 3"),
     ({"prompt": "a", "best_of": 3}, "best_of", "is for the method 'best_of_n'"),
     ({"prompt": "a", "method": "best_of_n", "n": 2}, "n", "gives one response"),
     ({"prompt": "a", "stop": ["x"] * 17}, "stop", "16 stop strings"),
@@ -57,6 +72,20 @@ def test_bad_requests(address, body, param, message):
     assert message in error["message"]
     if param is not None:
         assert error["param"] == param
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "The body is empty; expected a JSON object."),
+    ("[" * 20_000, "The body is not valid JSON: it is nested too deeply"),
+    ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "or a number is too long."),
+    ("{", "The body is not valid JSON: Expecting property name"),
+    ("null", "The body: expected an object, got null."),
+])
+def test_bodies_that_are_no_requests(address, content, message):
+    reply = httpx.post(f"{address}/v1/completions", content=content,
+                       headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert message in reply.json()["error"]["message"]
 
 
 def test_an_infinite_weight_is_refused(address):

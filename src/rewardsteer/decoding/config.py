@@ -266,7 +266,8 @@ class DecodingConfig(Config):
             raise ValueError(f"the gate {self.gate!r} needs a gate_share, and no gate_threshold")
         if self.gate != "always" and len(given) != 1:
             raise ValueError(
-                f"the gate {self.gate!r} needs either a gate_threshold or a gate_share"
+                f"the gate {self.gate!r} needs either a gate_threshold or a gate_share, got "
+                f"{'both' if given else 'neither'}"
             )
         return self
 

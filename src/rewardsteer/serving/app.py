@@ -146,12 +146,18 @@ def _answer_errors(app: FastAPI) -> None:
             why = errors[0].get("ctx", {}).get("error", "it cannot be read")
             at = errors[0]["loc"][0] if errors[0]["loc"] else 0
             return told(bad_request(f"The body is not valid JSON: {why}, at character {at}."))
+        if errors[0]["type"] == "missing" and not errors[0]["loc"]:
+            return told(bad_request("The body is empty; expected a JSON object."))
         return told(bad_request(*wording.told(errors, error.body, _KNOWN)))
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
         message = str(error.detail)
-        if error.status_code == 404:
+        if error.status_code == 400:
+            # Raised while the body is parsed, for what Python's parser does not take.
+            message = ("The body is not valid JSON: it is nested too deeply, or a number is too "
+                       "long.")
+        elif error.status_code == 404:
             message = "There is no such route; docs/serving.md and /openapi.json list them."
         elif error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "")

@@ -93,8 +93,8 @@ class Generating:
         rows = len(self._prompts) * drawn
         if rows > limits.max_rows:
             raise bad_request(
-                f"{len(self._prompts)} prompts with {drawn} responses each are {rows} rows; a "
-                f"request may have {limits.max_rows}.", "n",
+                f"The request asks for {rows} responses (prompts: {len(self._prompts)}, drawn for "
+                f"each: {drawn}); a request may have {limits.max_rows}.", "n",
             )
         most = self._max_tokens
         if most is not None and most > limits.max_tokens:

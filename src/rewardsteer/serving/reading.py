@@ -191,6 +191,11 @@ class TextReader:
             return wanted
         if max_tokens is None and len(ids) < longest:
             return longest - len(ids)
+        if max_tokens is None:
+            raise bad_request(
+                f"The prompt has {len(ids)} tokens, and the models read at most {longest}, so no "
+                "room is left for a response; shorten it.", "prompt", "context_length_exceeded",
+            )
         raise bad_request(
             f"The prompt has {len(ids)} tokens and {wanted} more are asked for; the models read at "
             f"most {longest}.", "max_tokens", "context_length_exceeded",

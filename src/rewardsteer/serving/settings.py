@@ -1,19 +1,19 @@
 """Decoding settings of a request: the server's defaults, overridden by its fields."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import BEST_OF, CONTROLS, OF_STRATEGIES, unused
-from rewardsteer.faults import faults
+from rewardsteer.errors import ConfigError
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.schema import GenerationFields
-from rewardsteer.serving.wording import JSON
+from rewardsteer.serving.wording import told
 
 # Request fields with the same name in `DecodingConfig`.
 _SAME = (
@@ -37,15 +37,14 @@ def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConf
     }
     if request.best_of is not None:
         given["n"] = request.best_of
-    for name, value in model_settings(request.model, served)[1].items():
-        if given.setdefault(name, value) != value:
-            raise bad_request(
-                f"The model {request.model!r} stands for {name} = {value!r}, but the request says "
-                f"{given[name]!r}; leave out one of the two.", name,
-            )
-    given |= _method_settings(request)
+    named = model_settings(request.model, served)[1]
+    _add(given, named, f"The model {request.model!r} stands for")
+    _add(given, _method_settings(request), "method_settings has")
     if "method" in given:
-        served.check_method(given["method"])
+        try:
+            served.check_method(given["method"])
+        except ConfigError as error:
+            raise bad_request(str(error), "model" if "method" in named else "method") from error
     _check_stops(request.stops, served)
     given.setdefault("seed", secrets.randbits(31))
     if "weight_end" not in given and given.get("weight_schedule") == "constant":
@@ -62,17 +61,30 @@ def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConf
     try:
         config = DecodingConfig.model_validate(served.start_of(given.get("method")) | given)
     except ValidationError as error:
-        first = faults(error.errors(), given, JSON)[0]
-        raise bad_request(first.sentence, first.name or None) from error
+        message, name = told(error.errors(), given)
+        if name in (request.method_settings or {}):
+            message, name = f"method_settings.{message}", f"method_settings.{name}"
+        raise bad_request(message, name) from error
     _check(request, config, served)
     return config
+
+
+def _add(given: dict[str, Any], more: Mapping[str, Any], where: str) -> None:
+    """Add settings; raises `ApiError` where the request has another value elsewhere."""
+    for name, value in more.items():
+        if given.setdefault(name, value) != value:
+            raise bad_request(
+                f"{where} {name} = {value!r}, but the request says {given[name]!r}; leave out one "
+                "of the two.", name,
+            )
 
 
 def model_settings(asked: str | None, served: ServedModels) -> tuple[str | None, dict[str, Any]]:
     """The model that a request names, and the settings for which its name stands.
 
     ``policy@farma`` is the policy by the method farma, ``policy@best_of_8`` by best_of_n with n =
-    8, ``policy@majority_vote_16`` likewise: for clients that cannot send other fields.
+    8, ``policy@majority_vote_16`` likewise: for clients that cannot send other fields. Raises
+    `ApiError` on a number for a method that has no use for one.
     """
     if asked is None or not asked.startswith(f"{served.name}@"):
         return asked, {}
@@ -80,9 +92,13 @@ def model_settings(asked: str | None, served: ServedModels) -> tuple[str | None,
     head, _, count = method.rpartition("_")
     if method in served.methods or not count.isdecimal():
         return served.name, {"method": method}
-    return served.name, {
-        "method": BEST_OF if head == "best_of" else head, "n": min(int(count), 2**31 - 1)
-    }
+    method = BEST_OF if head == "best_of" else head
+    if unused(method, ["n"]):
+        raise bad_request(
+            f"The method {method!r} does not draw a number of responses; ask for the model "
+            f"'{served.name}@{method}'.", "model",
+        )
+    return served.name, {"method": method, "n": min(int(count), 2**31 - 1)}
 
 
 def _method_settings(request: GenerationFields) -> dict[str, Any]:
