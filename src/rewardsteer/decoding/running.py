@@ -1,14 +1,12 @@
 """The event loop on which engines and strategies run.
 
 `in_order` runs many programs at once and gives their results in order, on a loop of its own in the
-caller's thread; where a loop runs there already (a notebook), in another thread. `LoopThread` keeps
-a loop running beside others, for a server. `settle` waits until no program can continue without
-the engine's next step.
+caller's thread; where a loop runs there already (a notebook), in another thread. `Activity.settle`
+waits until no program can continue without the engine's next step.
 """
 
 import asyncio
 import contextlib
-import threading
 from collections import deque
 from collections.abc import (
     AsyncIterator,
@@ -18,7 +16,7 @@ from collections.abc import (
     Generator,
     Iterable,
 )
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -87,7 +85,7 @@ def _finish(loop: asyncio.AbstractEventLoop, close: Callable[[], Awaitable[None]
         thread.submit(lambda: loop.run_until_complete(_end(close))).result()
 
 
-async def _cancel_others() -> None:
+async def cancel_others() -> None:
     """Cancel all other tasks of this loop, and wait for them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
@@ -96,13 +94,12 @@ async def _cancel_others() -> None:
 
 
 async def _end(close: Callable[[], Awaitable[None]]) -> None:
-    await _cancel_others()
+    await cancel_others()
     await close()
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Retrieve a task's exception: when one failure ends the run, Python would otherwise print the
-    errors of all other tasks."""
+def _retrieve_error(task: asyncio.Task[Any]) -> None:
+    """When one failure ends the run, Python would otherwise print those of all other tasks."""
     if not task.cancelled():
         task.exception()
 
@@ -115,7 +112,7 @@ async def _ordered(
     space = asyncio.Semaphore(most)
 
     def ended(task: asyncio.Task[T]) -> None:
-        _look_at(task)
+        _retrieve_error(task)
         space.release()
         changed.set()
 
@@ -136,84 +133,34 @@ async def _ordered(
                 await asyncio.sleep(0)
 
     feeding = asyncio.get_running_loop().create_task(feed())
-    feeding.add_done_callback(_look_at)
+    feeding.add_done_callback(_retrieve_error)
     feeding.add_done_callback(lambda _: changed.set())
     while begun or not feeding.done():
-        while begun and begun[0].done():
-            yield begun.popleft().result()
-        if feeding.done():
-            feeding.result()
-        if (begun and begun[0].done()) or (not begun and feeding.done()):
-            continue
         changed.clear()
-        await changed.wait()
-
-
-class LoopThread:
-    """A loop that runs in a thread of its own.
-
-    Args:
-        name: of the thread.
-        setup: called in it first.
-    """
-
-    def __init__(self, name: str, setup: Callable[[], None] = lambda: None) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(setup,), name=name, daemon=True)
-
-    def _run(self, setup: Callable[[], None]) -> None:
-        setup()
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def submit(self, program: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Run a coroutine on the loop; cancelling the future cancels it."""
-        return asyncio.run_coroutine_threadsafe(program, self._loop)
-
-    def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function on the loop, soon."""
-        self._loop.call_soon_threadsafe(function, *args)
-
-    def close(self, seconds: float) -> None:
-        """Cancel all tasks, then stop the thread; each may take ``seconds``."""
-        if not self._thread.is_alive():
-            return
-        with contextlib.suppress(TimeoutError):
-            self.submit(_cancel_others()).result(seconds)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(seconds)
+        if begun and begun[0].done():
+            yield begun.popleft().result()
+        elif feeding.done() and feeding.exception() is not None:
+            break
+        else:
+            await changed.wait()
+    feeding.result()
 
 
 class Activity:
-    """Counts requests and replies of tasks, for `settle`.
-
-    Attributes:
-        count: grows with every request and reply.
-    """
+    """Counts requests and replies of tasks."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._count = 0
 
     def note(self) -> None:
-        """Count one event."""
-        self.count += 1
+        """Count a request or a reply."""
+        self._count += 1
 
-
-async def settle(stamp: Callable[[], int], turns: int = _TURNS) -> None:
-    """Let other tasks run until ``stamp`` has not changed for some turns of the loop. A task that
-    takes longer only misses the engine's next step."""
-    last, idle = stamp(), 0
-    while idle < turns:
-        await asyncio.sleep(0)
-        now = stamp()
-        idle = idle + 1 if now == last else 0
-        last = now
+    async def settle(self, turns: int = _TURNS) -> None:
+        """Let other tasks run until none has been noted for some turns of the loop. A task that
+        takes longer only misses the engine's next step."""
+        idle = 0
+        while idle < turns:
+            before = self._count
+            await asyncio.sleep(0)
+            idle = idle + 1 if self._count == before else 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from rewardsteer.decoding.answering import Answer, Answers
 from rewardsteer.decoding.asking import Ask
-from rewardsteer.decoding.running import Activity, settle
+from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.sample import Sample
 
 # Turns of the loop in which other strategies can join a batch of questions.
@@ -75,7 +75,7 @@ class Scoring:
 
     async def _drive(self) -> None:
         while self._pending:
-            await settle(lambda: self._activity.count, _TURNS)
+            await self._activity.settle(_TURNS)
             taken, self._pending = self._pending, []
             asks = [ask for ask, _ in taken]
             answers = (

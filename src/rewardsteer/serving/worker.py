@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from rewardsteer.decoding.generate import run, scoring_beside
-from rewardsteer.decoding.running import LoopThread, Program
+from rewardsteer.decoding.running import Program
 from rewardsteer.decoding.sample import Sample
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.serving.beside import beside
@@ -33,6 +33,7 @@ from rewardsteer.serving.handles import (
     TextDelta,
     answer_of,
 )
+from rewardsteer.serving.loop_thread import LoopThread
 from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
 
 # A step is what comes between two yields; what the generator returns is the request's value.

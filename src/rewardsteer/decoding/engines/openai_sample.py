@@ -113,20 +113,16 @@ class OpenAISample(Sample):
         text = (choice.text if part is None else part.content) or ""
         ids = (choice.model_extra or {}).get("token_ids") or []
         known = None if part is not None else choice.logprobs
-        values = list(known.token_logprobs or []) if known is not None else []
+        values = [] if known is None else list(known.token_logprobs or [])
         if seeks:
-            pieces = list(known.tokens or []) if known is not None else []
-            pieces = pieces if "".join(pieces) == text else [text]
-            for number, piece in enumerate(pieces):
-                self.written += piece
-                found = self.written.find(seeks, begin)
-                if found >= 0:
-                    if len(pieces) == 1:
-                        self.written = self.written[: found + len(seeks)]
-                    values = values[: number + 1] if len(pieces) > 1 else values
-                    break
-        else:
-            self.written += text
+            pieces = [] if known is None else list(known.tokens or [])
+            if "".join(pieces) == text:
+                pieces = _up_to(seeks, self.written[begin:], pieces)
+                values = values[: len(pieces)]
+            else:
+                pieces = _up_to(seeks, self.written[begin:], [text])
+            text = "".join(pieces)
+        self.written += text
         self.token_ids += ids
         if self.log_probability is not None:
             self.log_probability += sum(values)
@@ -139,7 +135,7 @@ class OpenAISample(Sample):
             self._tell(self._following().add(self.token_ids) if ids else text)
 
     def _end(self, choice: Any, short: bool, separator: str) -> None:
-        """Set the finish reason from the server's."""
+        """Set the finish reason from the server's; ``short``: it gave less than was wanted."""
         reason = choice.finish_reason
         stopped = (choice.model_extra or {}).get("stop_reason")
         if reason not in ("stop", "length"):
@@ -147,16 +143,13 @@ class OpenAISample(Sample):
                 f"The server ended a response to {self.prompt.id!r} for the reason {reason!r} "
                 "instead of stop or length."
             )
-        if reason == "length":
-            # A server whose own limit is reached gives less than was wanted.
-            over = short or self.length >= self.config.max_new_tokens
-            self.finish_reason = "length" if over else None
-        elif not separator or stopped != separator or separator in self.config.stop:
-            self.finish_reason = "stop"
-            self.stop_reason = stopped
+        separated = separator and stopped == separator and separator not in self.config.stop
+        if reason == "stop" and not separated:
+            self.finish_reason, self.stop_reason = "stop", stopped
             if stopped is None and self.token_ids:
                 self.stop_reason = self.token_ids[-1]
-        elif self.length >= self.config.max_new_tokens:
+        elif self.length >= self.config.max_new_tokens or (reason == "length" and short):
+            # A server whose own limit is reached gives less than was wanted.
             self.finish_reason = "length"
         if self.finish_reason is not None and self._listener is not None and self.token_ids:
             self._write_rest()
@@ -175,3 +168,16 @@ class OpenAISample(Sample):
         self.cost += Cost(
             new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read + new, seconds=seconds
         )
+
+
+def _up_to(separator: str, before: str, pieces: list[str]) -> list[str]:
+    """The pieces up to the one that completes a separator; a single one, which may be many tokens,
+    is cut behind it. ``before`` is the extension's text before them."""
+    text = before
+    for count, piece in enumerate(pieces, start=1):
+        text += piece
+        if separator in text:
+            if len(pieces) == 1:
+                return [text[len(before) : text.index(separator) + len(separator)]]
+            return pieces[:count]
+    return pieces

@@ -30,7 +30,6 @@ from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.policy import model_bounds
-from rewardsteer.decoding.running import settle
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError, NonFiniteError
@@ -193,7 +192,7 @@ class VllmEngine(Engine):
         """Take vLLM's steps as long as some request runs."""
         try:
             while self._asked:
-                await settle(lambda: self.activity.count)
+                await self.activity.settle()
                 began = time.perf_counter()
                 ended = [one for one in self.llm.llm_engine.step() if one.finished]
                 self._clock += (time.perf_counter() - began) / max(1, len(self._asked))

@@ -21,7 +21,6 @@ from rewardsteer.decoding.guides.weights import KnownWeights
 from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oom
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
-from rewardsteer.decoding.running import settle
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.devices import parse_dtype
 from rewardsteer.errors import ConfigError
@@ -171,7 +170,7 @@ class TransformersEngine(Engine):
         """Take steps as long as some sample wants tokens."""
         try:
             while True:
-                await settle(lambda: self.activity.count)
+                await self.activity.settle()
                 admitted = self._admitted()
                 turns = list(dict.fromkeys([*self._batches, *admitted]))
                 if not admitted and not self.busy:
@@ -206,7 +205,7 @@ class TransformersEngine(Engine):
             if stopped:
                 self._tell(stopped)
                 # Programs that continue at once do so within this step.
-                await settle(lambda: self.activity.count)
+                await self.activity.settle()
             ended = batch.draw()
             self.steps += 1
             self.tokens += batch.drawn
