@@ -1,4 +1,4 @@
-"""Tables of docs/distillation.md from the files of the scripts that measure guides at equal KL."""
+"""Tables of docs/results_guides.md, from the results of the scripts that measure guides."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,9 +58,9 @@ RANKERS = {
     "args": "Bradley-Terry model", "pargs": "teacher (`pargs`)", "untrained": "untrained head",
     "farma: last reward": "FaRMA, as published", "zeros max: last reward": "FaRMA from zeros",
     "zeros max: mean of rewards": "… mean of the tokens' rewards",
-    "zeros max: least reward": "… least of the tokens' rewards",
+    "zeros max: least reward": "… minimum of the tokens' rewards",
     "zeros max: best next reward": "… best next reward after the last token",
-    "zeros max: reading of its own": "… Bradley-Terry reading of its frozen states",
+    "zeros max: reading of its own": "… Bradley-Terry probe of its frozen states",
     "zeros pairs alone": "vocabulary head from zeros, pairs alone",
     "zeros joint": "… constraint jointly with the pairs",
     "zeros prefix pairs": "… pairs of prefixes",
@@ -109,7 +109,7 @@ def guides(
     return markdown(
         ["guide", "KL, nats per response", *heads,
          "share of the teacher's gain at its KL (95 %)", "guidance lost",
-         "AUROC of whole solutions"], lines
+         "AUROC of complete solutions"], lines
     )
 
 
@@ -161,8 +161,9 @@ def reviews_short(folder: Path) -> str:
         for one in ("states", "words")
     )
     return (
-        f"`runs/sentiment_guidance.py`: {len(runs)} seeds, {plain.shape[1]} openings, equal KL; "
-        f"judges' AUROC on sentences: {states:.2f}, {words:.2f} by words alone.\n\n"
+        f"`runs/sentiment_guidance.py`: {len(runs)} seeds, {plain.shape[1]} openings, equal KL. "
+        "Two judges estimate P(positive): by hidden states "
+        f"(AUROC on sentences {states:.2f}) and by words alone ({words:.2f}).\n\n"
         + compact(["method", "P(positive)", "gain, 95 %", "by words", "RM calls per token"], lines)
     )
 
@@ -178,10 +179,10 @@ def rankers(folder: Path) -> str:
             label, _mean([run["auroc"][name]["auroc"] for run in runs], 3), f"{chosen.mean():.3f}",
             between(two_level(chosen - average), "{:+.3f}"),
         ])
-    lines.append(["a correct one where there is one", "",
+    lines.append(["a correct draw where one exists", "",
                   f"{draws_right(runs).max(axis=2).mean():.3f}", ""])
     return markdown(
-        ["ranked by", "AUROC of whole solutions", f"best of {runs[0]['draws']} guided draws",
+        ["ranked by", "AUROC of complete solutions", f"best of {runs[0]['draws']} guided draws",
          "gain over any draw (95 %)"], lines
     )
 

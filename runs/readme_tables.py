@@ -1,4 +1,4 @@
-"""Tables of README.md and of pages of docs/, written from the files that hold their figures.
+"""Write the tables of README.md and of pages of docs/ from the files with their results.
 
     python runs/readme_tables.py             updates the pages
     python runs/readme_tables.py --check     exits with 1 where a page differs
@@ -29,7 +29,6 @@ from smollm2_tables import (
     compact,
     guidance,
     guidance_all,
-    guidance_short,
     solutions,
     solutions_short,
 )
@@ -37,7 +36,8 @@ from smollm2_tables import (
 ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("choosing", "distillation", "recipes", "results")),
+    *(ROOT / "docs" / f"{name}.md"
+      for name in ("choosing", "recipes", "results", "results_guides")),
 )
 END = "<!-- end -->"
 
@@ -72,7 +72,7 @@ def cost(tables: Content) -> str:
          "Bradley-Terry training, pairs per second", "TRL's RewardTrainer", "ratio"),
         ("bradley_terry", "peak memory of training, TL;DR shape (prompt 350, response 35)",
          "the same, peak memory", "TRL's RewardTrainer", "inverse"),
-        ("constraint", "TL;DR shape (prompt 350, response 35): row a prefix, all logits",
+        ("constraint", "TL;DR shape (prompt 350, response 35): sequence per prefix, all logits",
          "maximum constraint, prefixes per second", "one sequence per prefix, as published",
          "ratio"),
         ("decoding", "farma, prompt 350, 64 new, batch 8",
@@ -138,7 +138,6 @@ def _json(build: Callable[[Content], str]) -> Callable[[Path], str]:
 
 # Name → the file or folder, and the function that makes its text.
 TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
-    "guidance_short": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance_short)),
     "guidance": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance)),
     "guidance_all": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance_all)),
     "solutions": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions)),
@@ -177,7 +176,7 @@ def written(text: str) -> str:
 def main() -> None:
     """Update the pages, or compare them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="Write nothing.")
+    parser.add_argument("--check", action="store_true", help="Only check: write nothing.")
     check = parser.parse_args().check
     for page in PAGES:
         old = page.read_text()

@@ -15,20 +15,11 @@ GUIDANCE = (
 )
 WEIGHT = "1"
 # Methods of the README's table.
-GUIDANCE_SHORT = ("none", "none greedy", "best of n", "args", "farma", "distilled")
 # Plan of study B → its name in the README.
 PLANS = {
     "baseline": "Bradley-Terry", "goal": "goal-conditioned",
     "published": "goal-conditioned, published form",
 }
-
-
-def guidance_short(found: Content) -> str:
-    """Study A for the README: some of the methods."""
-    return (
-        f"`make study-a`: {len(found['runs'])} seeds, {found['intervals']}.\n\n"
-        + _methods(found, GUIDANCE_SHORT)
-    )
 
 
 def guidance(found: Content) -> str:

@@ -1,4 +1,4 @@
-"""Tables of guidance-SEED.json files that arithmetic_guidance.py wrote, over seeds.
+"""Print tables over seeds from the guidance-SEED.json files of arithmetic_guidance.py.
 
     python runs/summarise_guidance.py runs/results/arithmetic/guidance-*.json
 
@@ -100,8 +100,8 @@ def against_teacher(runs: Runs) -> str:
 
 
 def ranking(runs: Runs) -> str:
-    """AUROC of whole solutions over seeds."""
-    return markdown(["reward model", "AUROC of whole solutions"], [
+    """AUROC of complete solutions over seeds."""
+    return markdown(["reward model", "AUROC of complete solutions"], [
         [name, over_seeds([run["ranking"][name]["auroc"] for run in runs])]
         for name in runs[0]["ranking"]
     ])

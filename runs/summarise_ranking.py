@@ -1,9 +1,9 @@
-"""Tables of ranking-SEED.json files that arithmetic_ranking.py wrote, over seeds.
+"""Print tables over seeds from the ranking-SEED.json files of arithmetic_ranking.py.
 
     python runs/summarise_ranking.py RESULTS/ranking-*.json
 
-The guidance-SEED.json files of the same seeds must be in the same folder: they hold the guidance of
-FaRMA and the teacher, which that of further heads is compared with. Intervals (95 %) are over seeds
+The guidance-SEED.json files of the same seeds must be in the same folder. They hold the results of
+FaRMA and the teacher, with which further heads are compared. Intervals (95 %) are over seeds
 and questions, which all seeds share.
 """
 
@@ -34,11 +34,11 @@ def chosen_right(runs: Runs, name: str) -> np.ndarray:
 
 
 def rankers(runs: Runs) -> str:
-    """AUROC of whole solutions, and accuracy of what each would choose among the guide's draws."""
+    """AUROC of complete solutions, and accuracy of the draw that each score would choose."""
     right = draws_right(runs)
     average = right.mean(axis=2)
     lines = [["(any draw)", "", f"{average.mean():.3f}", ""],
-             ["(a right one, where there is one)", "", f"{right.max(axis=2).mean():.3f}", ""]]
+             ["(a correct draw where one exists)", "", f"{right.max(axis=2).mean():.3f}", ""]]
     for name in runs[0]["auroc"]:
         chosen = chosen_right(runs, name)
         lines.append([
@@ -47,7 +47,7 @@ def rankers(runs: Runs) -> str:
         ])
     draws = runs[0]["draws"]
     return markdown(
-        ["reading", "AUROC of whole solutions", f"chosen of {draws}: accuracy", "gain"], lines
+        ["score", "AUROC of complete solutions", f"chosen of {draws}: accuracy", "gain"], lines
     )
 
 

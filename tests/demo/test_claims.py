@@ -63,7 +63,7 @@ def test_tables_with_the_filter_say_that_labels_chose_its_threshold(table):
     assert re.search(r"weights of the others by reward", found.caption)
 
 
-@pytest.mark.parametrize("name", ["docs/choosing.md", "docs/results.md"])
+@pytest.mark.parametrize("name", ["docs/choosing.md", "docs/results_demo.md"])
 def test_pages_with_its_figures_say_so_too(name):
     text = " ".join((ROOT / name).read_text().split())
     assert "(`goal_filter`) |" in text

@@ -61,9 +61,12 @@ EXECUTED = {
     "distillation.md": r".",
     "distributed.md": r"quantize",
     "doctor.md": r"doctor out/reward$",
+    "evaluating_reward_models.md": r".",
     "evaluation.md": r".",
     "from_published_code.md": r".",
+    "generation_reference.md": r".",
     "goal.md": r".",
+    "objectives.md": r".",
     "process.md": r".",
     "publishing.md": r"card|--dry-run|preference",
     "recipes.md": r".",
@@ -72,6 +75,7 @@ EXECUTED = {
     "scoring.md": r"score",
     "search.md": r".",
     "training.md": r"train|recipes",
+    "training_speed.md": r".",
 }
 # What is executed in other tests, or needs a GPU.
 ELSEWHERE = (
@@ -234,9 +238,9 @@ MODELS = {
     "distillation.md": {"my-reward-model": "bt"},
     "doctor.md": {"out/reward": "bt"},
     "decoding.md": {"FARMA": "farma", "REWARD": "goal", "HELPFUL": "genarm", "HARMLESS": "genarm"},
-    "evaluation.md": {"R": "goal", "REWARD_MODEL": "bt", "out/bt/model": "bt",
-                      "out/farma/model": "farma", "out/pargs/model": "bt", "PROXY": "bt",
-                      "GOLD": "goal"},
+    "evaluating_reward_models.md": {"R": "goal", "out/bt/model": "bt", "out/pargs/model": "bt",
+                                    "PROXY": "bt", "GOLD": "goal"},
+    "evaluation.md": {"REWARD_MODEL": "bt", "out/bt/model": "bt", "out/farma/model": "farma"},
     "from_published_code.md": {"R": "bt"},
     "goal.md": {"R": "bt"},
     "publishing.md": {"out/bt/model": "bt"},
@@ -304,7 +308,7 @@ def clear(words, place):
 
 def prepare_page(page, place):
     """What a page's reader has from the steps before it."""
-    if page == "decoding.md":
+    if page == "generation_reference.md":
         shutil.copytree(place / "PREPARED", place / "data" / "hh")
     if page == "goal.md":
         invoke(["score", "--reward-model", str(place / "made" / "bt"), "--input", "solutions",
@@ -318,7 +322,7 @@ def prepare_page(page, place):
             place / "FOLDER", load_tokenizer(place / "MODEL"),
             CheckpointCard(head=head, objective="regression"))
         shutil.copy("x.jsonl", "rows.jsonl")
-    if page == "evaluation.md":
+    if page == "evaluating_reward_models.md":
         invoke(["score", "--reward-model", str(place / "made" / "bt"), "--input", "solutions",
                 "--output", "other-scores"])
     if page == "from_published_code.md":

@@ -50,7 +50,8 @@ def test_the_blocks_run(place, capsys):
 # Page → its blocks that run, in one space of names; what their readers have beside the models.
 GIVEN = {"prompts": ["a", "b"], "first": ["4", "5"], "second": ["5", "4"]}
 OTHERS = {
-    "chat.md": (0, 1), "commands.md": (0,), "decoding.md": (0, 1, 2, 3, 4), "doctor.md": (0,),
+    "chat.md": (0, 1), "commands.md": (0,), "decoding.md": (0,), "doctor.md": (0,),
+    "extending.md": (0, 1, 2, 3, 4),
     "process.md": (0, 1), "reward_models.md": (0, 1, 4), "rlhf.md": (1, 2),
 }
 
@@ -60,7 +61,8 @@ def more(place, folders):
     """Further models under the names of the pages."""
     here = Path.cwd()
     for name, source in {
-        "FOLDER": "bt", "REWARD": "farma", "HELPFUL": "farma", "HARMLESS": "farma",
+        "FOLDER": "bt", "FARMA": "farma", "REWARD": "farma", "HELPFUL": "farma",
+        "HARMLESS": "farma",
         "out/reward": "bt", "DPO_POLICY": "policy", "SFT_MODEL": "base",
     }.items():
         (here / name).symlink_to(folders / source)

@@ -112,7 +112,7 @@ Settings = Annotated[
         "--set",
         help="A setting of sampling (min_tokens, presence_penalty, …), cards (reward_target, …), "
         "speculative_rejection (reject_share, …) or goal_filter (drop_rule, …) as name=value; "
-        "repeatable, see docs/decoding.md and docs/search.md.",
+        "repeatable, see docs/generation_reference.md and docs/search.md.",
         rich_help_panel=GUIDANCE,
     ),
 ]

@@ -72,7 +72,7 @@ Limits = Annotated[
         "reward_tokens, max_prompt_tokens, max_tokens, max_rows, max_reward_rows, max_stops, "
         "max_stop_characters, cache_tokens, methods_together, inspect_queue, max_inspect_tokens, "
         "max_body_bytes, seconds, header_seconds, body_seconds, connections, drain_seconds "
-        "(docs/serving.md).",
+        "(docs/serving_reference.md).",
     ),
 ]
 
