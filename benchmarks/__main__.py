@@ -29,7 +29,7 @@ TABLES = {
     "growth": Table(growth.run, "TRL", growth.SETUP),
     "prepare": Table(prepare.run, "TRL", prepare.SETUP),
     "recipes": Table(recipes.run, "other", recipes.SETUP),
-    "constraint": Table(constraint.run, "row a prefix", constraint.SETUP),
+    "constraint": Table(constraint.run, "sequence per prefix", constraint.SETUP),
     "head": Table(head.run, "all logits", head.SETUP),
     "contrastive": Table(contrastive.run, "bradley_terry alone", contrastive.SETUP),
     "decoding": Table(decoding.run, "generate", decoding.SETUP),

@@ -35,8 +35,8 @@ SIZES = Sizes(
     updates=3, runs=3,
 )
 SETUP = (
-    f"{SIZES.backbone}, batch {SIZES.batch}; {SIZES.updates - 1} updates a run, after one that is "
-    "not timed. Tokens count the prompt of a pair twice and no padding."
+    f"{SIZES.backbone}, batch {SIZES.batch}; {SIZES.updates - 1} updates per run, after one that "
+    "is not timed. Token counts include the prompt of a pair twice and no padding."
 )
 
 

@@ -46,8 +46,8 @@ SIZES = Sizes(
     micro_batches=(4, 16, 32), runs=3,
 )
 SETUP = (
-    f"{SIZES.backbone}; {SIZES.responses} responses a batch, every prefix from token {START + 1} "
-    "on, of UltraFeedback-like responses the published 20."
+    f"{SIZES.backbone}; {SIZES.responses} responses per batch, every prefix from token "
+    f"{START + 1} on; of UltraFeedback-like responses, the published 20 prefixes."
 )
 
 
@@ -87,7 +87,7 @@ def _cases(sizes: Sizes, model: RewardModel, name: str, rows: Sequence[Row]) -> 
     _check(losses)
     return [
         rates(
-            f"{name}: row a prefix, {form}", [(run[0], run[side]) for run in found],
+            f"{name}: sequence per prefix, {form}", [(run[0], run[side]) for run in found],
             work=len(prefixes), unit="prefixes/s",
         ) | {"prefixes": len(prefixes), "micro-batch": size}
         for side, (form, size) in enumerate(chosen.items(), start=1)

@@ -29,8 +29,9 @@ SIZES = Sizes(
     shape=Synthetic("GSM8K shape (prompt 60, response 105)", 60, 105), updates=9, runs=9,
 )
 SETUP = (
-    f"{SIZES.backbone}, {SIZES.shape.name}, batch {SIZES.batch}; {SIZES.updates - 1} updates a "
-    "run, after one that is not timed. The ratio is with over without: lower is better."
+    f"{SIZES.backbone}, {SIZES.shape.name}, batch {SIZES.batch}; {SIZES.updates - 1} updates "
+    "per run, after one that is not timed. The ratio is the time with the objective over the time "
+    "without it: lower is better."
 )
 
 

@@ -57,12 +57,12 @@ _START_SECONDS = 600
 SIZES = replace(GUIDED, requests=(1, 8), runs=2)
 SETUP = (
     f"Policy and reward models: {SIZES.backbone}, random weights, float32; prompts of "
-    f"{SIZES.prompt} tokens, answers of {SIZES.new}, sampled, all requests at once; one thread a "
-    "process. 5 candidates for args, 4 samples for best_of_n, speculative_rejection and "
-    "goal_filter, which drops none here, as cards rejects no segment of 8 tokens; beam keeps 2 of "
-    "4 hypotheses at every 8 tokens. Tokens are those of the answers. openai: vLLM's own server on "
-    "this machine, asked over HTTP. An engine that cannot run a method has no row. The ratio is "
-    "the speed over that of the policy alone in the same engine."
+    f"{SIZES.prompt} tokens, answers of {SIZES.new}, sampled, all requests at once; one "
+    "thread per process. 5 candidates for args, 4 samples for best_of_n, speculative_rejection and "
+    "goal_filter. goal_filter drops no sample here, and cards rejects no segment of 8 tokens; beam "
+    "keeps 2 of 4 hypotheses every 8 tokens. Only tokens of the answers count. openai: vLLM's own "
+    "server on this machine, over HTTP. An engine that cannot run a method has no row. The ratio "
+    "is the speed over that of the policy alone in the same engine."
 )
 
 

@@ -44,9 +44,9 @@ SIZES = Sizes(
     shape=TLDR, first_batch=8, last_batch=1024, updates=4, runs=3,
 )
 SETUP = (
-    f"{SIZES.backbone}, random weights, {SIZES.shape.name}, bf16; {SIZES.updates - 1} updates a "
-    "run, after one that is not timed. MFU counts six operations a weight, embeddings apart, and "
-    "place that the layers read; attention is not counted."
+    f"{SIZES.backbone}, random weights, {SIZES.shape.name}, bf16; {SIZES.updates - 1} updates "
+    "per run, after one that is not timed. MFU counts six operations per weight (without "
+    "embeddings) and position; attention is not counted."
 )
 
 

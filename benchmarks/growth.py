@@ -35,7 +35,8 @@ SIZES = Sizes(
 )
 SETUP = (
     f"{SIZES.backbone}, prompt {SIZES.prompt}; batch {SIZES.batch} where responses grow, response "
-    f"{SIZES.response} where the batch grows. Tokens count the prompt of a pair twice."
+    f"{SIZES.response} where the batch grows. Token counts include the prompt of a pair "
+    "twice."
 )
 
 

@@ -58,9 +58,9 @@ SIZES = Sizes(Backbone(8, 512, 32_000), prompt=128, new=64, batches=(1, 8, 32), 
 SETUP = (
     f"Policy and reward model: {SIZES.backbone}, random weights; FaRMA's decoding, float32, "
     f"sampled, prompt {SIZES.prompt}, {SIZES.new} new tokens, heads of rank {RANK}, drafts of 4 "
-    "tokens. A gate opens at random, so that its share is exact; a real one measures the policy's "
-    "logits besides. The ratio is the speed over full guidance. Over the policy alone: the "
-    "guide's time a token over that of the same engine without a guide."
+    "tokens. A gate opens at random, so that its share is exact; a real one also measures the "
+    "policy's logits. The ratio is the speed over that of full guidance. Over the policy alone: "
+    "the guide's time per token over that of the same engine without a guide."
 )
 
 

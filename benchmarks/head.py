@@ -30,7 +30,7 @@ class Sizes:
 SIZES = Sizes(positions=1024, size=512, vocabularies=(32_000, 128_000, 256_000), runs=3)
 SETUP = (
     f"Forward and backward for {SIZES.positions:,} states of size {SIZES.size}; float32. Memory is "
-    "what the loss needs beyond states, head and their gradients."
+    "that of the loss, without states, head and their gradients."
 )
 
 

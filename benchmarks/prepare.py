@@ -55,14 +55,15 @@ SIZES = Sizes(
     prompt=150, response=80, words=4000, shapes=("generated", "hh"),
 )
 SETUP = (
-    f"{PROCESSES} processes, from a JSONL file to token ids on disk, imports left out; rows over "
+    f"{PROCESSES} processes, from a JSONL file to token ids on disk, without imports; rows over "
     f"{MAX_LENGTH} tokens are dropped. Generated: prompts of {SIZES.prompt} and responses of "
     f"{SIZES.response} words, {SIZES.words:,} different ones, BPE of 8,000 tokens. HH: 2,312 real "
-    "rows again and again, each with a number of its own, GPT-NeoX tokenizer; few words are new "
-    "after the first round, which favours our cache of pieces. Ours also writes the partial and "
-    "the SFT set and a held-out split. CPU: user and system time of all processes. Memory: peak "
-    "resident set of the parent and of its largest worker, pages they share counted in both. "
-    "Load: of the machine, which others used, when the measurement began (median over runs)."
+    "rows, repeated with a different number in each copy, GPT-NeoX tokenizer; few words are new "
+    "after the first copy, which favours our cache of tokenized pieces. Ours also writes the "
+    "partial and the SFT set and a held-out split. CPU: user and system time of all processes. "
+    "Memory: peak resident set of the parent and of its largest worker; pages that they share "
+    "count in both. Load: load average of the machine, which others also used, at the start of the "
+    "measurement (median over runs)."
 )
 
 

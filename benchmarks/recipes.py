@@ -52,10 +52,10 @@ class Sizes:
 SIZES = Sizes(batch=2, updates=2, prompt=20, response=40)
 SETUP = (
     "Base model: the first 8 layers of SmolLM2-135M-Instruct, float32 (`python runs/smollm2.py "
-    f"--dtype float32 --layers 8`). {SIZES.batch} rows at a time, prompts of {SIZES.prompt} and "
-    f"responses of {SIZES.response} words without the chat template's; all other settings are the "
-    "recipe's. Time: processor time, mean over the phases, without the first step of each. Memory: "
-    "peak of the process, libraries included."
+    f"--dtype float32 --layers 8`). {SIZES.batch} rows per batch; prompts of {SIZES.prompt} and "
+    f"responses of {SIZES.response} words, the chat template's not counted; all other settings are "
+    "the recipe's. Time: processor time, mean over the phases, without the first step of each. "
+    "Memory: peak of the process, with libraries."
 )
 
 

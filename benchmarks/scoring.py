@@ -59,9 +59,10 @@ SIZES = Sizes(
     grown=(1_000, 10_000, 100_000), runs=3,
 )
 SETUP = (
-    "Real GSM8K completions (6 models × 3 prompt styles a question) in the file's order; float32. "
-    f"Against the pipeline, which reads {SIZES.batch} rows a batch, ours reads as many tokens as "
-    f"{SIZES.batch} rows have on average, else its default on a CPU."
+    "Real GSM8K completions (6 models × 3 prompt styles per question) in the file's order; "
+    f"float32. Against the pipeline, which scores {SIZES.batch} rows per batch, ours scores as "
+    f"many tokens per batch as {SIZES.batch} rows have on average; elsewhere it uses its default "
+    "for CPUs."
 )
 
 

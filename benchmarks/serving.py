@@ -60,11 +60,11 @@ SIZES = Sizes(
 _SOONEST = 0.2
 SETUP = (
     "Server and clients are two processes on one machine, over 127.0.0.1. Policy and reward model: "
-    f"{SIZES.backbone}; float32; FaRMA, weights and seeds differ from request to request, a prompt "
-    f"of 12 and at most {SIZES.tokens} new tokens, every fourth answer streamed. {SIZES.clients} "
-    f"clients at once, each {SIZES.requests} requests in the first row, {SIZES.fewer} elsewhere; "
-    f"clients that are refused (429) come again after {_SOONEST} s. Latency is that of an answered "
-    "request, until its whole answer."
+    f"{SIZES.backbone}; float32; FaRMA; weights and seeds differ from request to request; "
+    f"prompts of 12 and at most {SIZES.tokens} new tokens; every fourth answer is streamed. "
+    f"{SIZES.clients} clients at once, each with {SIZES.requests} requests in the first row and "
+    f"{SIZES.fewer} elsewhere; clients that are refused (429) try again after {_SOONEST} s. "
+    "Latency is the time until the complete answer, of answered requests."
 )
 
 

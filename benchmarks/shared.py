@@ -47,8 +47,8 @@ SIZES = Sizes(Backbone(8, 512, 32_000), prompt=128, new=32, batch=8, rank=16, ru
 SETUP = (
     f"{SIZES.backbone}, adapters of rank {SIZES.rank} on all linear layers; float32, prompt "
     f"{SIZES.prompt}, {SIZES.new} new tokens, batch {SIZES.batch}, args with 10 candidates. Two "
-    "models: the adapters merged into a copy of the weights. Memory is what loading and generating "
-    "take; a vocabulary head is a second output layer on both sides."
+    "models: the adapters merged into a copy of the weights. Memory is that of loading and "
+    "generating; a vocabulary head is a second output layer on both sides."
 )
 
 

@@ -56,10 +56,9 @@ SIZES = Sizes(
 )
 SETUP = (
     f"Policy and reward model (farma): {SIZES.backbone}, random weights, float32, greedy; prompts "
-    f"of {SIZES.prompt} tokens, {SIZES.new} new, all requests at once; one thread each. Alone: "
-    "the time of vLLM with the policy plus that of vLLM with the reward model as a causal model, "
-    "both unguided. Host: time a step outside of the models' forward passes "
-    "and heads."
+    f"of {SIZES.prompt} tokens, {SIZES.new} new, all requests at once; one thread per process. "
+    "Alone: the time of vLLM with the policy plus that of vLLM with the reward model as a causal "
+    "model, both unguided. Host: time per step outside of the models' forward passes and heads."
 )
 # One thread: vLLM's threads wait for each other where they outnumber the processors.
 ENVIRONMENT = {
@@ -83,7 +82,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
         rows.append({
             "case": f"{count} requests: guided vLLM against both models alone",
             **_speeds(tokens, guided, floor),
-            "host, ms a step": 1000 * statistics.median(one["guided host"] for one in runs),
+            "host, ms per step": 1000 * statistics.median(one["guided host"] for one in runs),
             "of the policy alone": 1000 * statistics.median(one["policy host"] for one in runs),
         })
         rows.append({

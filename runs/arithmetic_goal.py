@@ -1,4 +1,4 @@
-"""Baseline, goal-conditioned models and their ablation on the arithmetic task, seed by seed.
+"""Train and evaluate a baseline and forms of goal-conditioned models on the arithmetic task.
 
     python runs/arithmetic_goal.py OUT SEED… [--plans PLAN…]
 

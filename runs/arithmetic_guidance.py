@@ -1,12 +1,12 @@
-"""Guides at equal KL on the arithmetic task: training targets, heads, gates; one seed per call.
+"""Compare guides on the arithmetic task at equal KL: training targets, heads and gates; one seed.
 
     [SIZE=tiny] python runs/arithmetic_guidance.py OUT SEED
 
 The scalar teacher, FaRMA with several backups, students of the teacher, an untrained head and low
 temperatures are measured on the same questions (the same for all seeds, none of them trained on).
 Each guide's weight is calibrated on other questions to common KL divergences from the policy.
-Finished parts are kept in OUT/SEED. OUT/guidance-SEED.json has the figures, from which
-summarise_guidance.py makes tables.
+Finished parts are kept in OUT/SEED. OUT/guidance-SEED.json holds the results, from
+which summarise_guidance.py makes tables.
 """
 
 import os

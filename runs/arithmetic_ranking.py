@@ -5,11 +5,11 @@
 It uses the models that arithmetic_guidance.py wrote to OUT/SEED. The AUROC on complete new
 solutions is measured for FaRMA's head and for heads with the same initial weights but another
 training (without the constraint, jointly with it, on pairs of prefixes). Of one trained model other
-scores are measured as well: the mean and the least reward of the tokens, the best next reward after
-the last token (which the constraint makes equal to the last reward), and a Bradley-Terry probe
-fitted to the frozen model's states. Then each score chooses among five draws guided by FaRMA, and
-the other heads guide at FaRMA's KL divergences.
-OUT/ranking-SEED.json has the figures; summarise_ranking.py makes the tables.
+scores are measured as well: the mean and the minimum of the tokens' rewards, the best next reward
+after the last token (which the constraint makes equal to the last reward), and a Bradley-Terry
+probe fitted to the frozen model's states. Then each score chooses among five draws guided by FaRMA,
+and the other heads guide at FaRMA's KL divergences.
+OUT/ranking-SEED.json holds the results; summarise_ranking.py makes the tables.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Engine × objective: how far two processes end from one that reads the same rows.
+"""Compare training on two processes with training on one, by engine and objective.
 
     python runs/distributed_equality.py [--work DIR] [ENGINE …]
 
-Trains tiny models on the CPU (gloo), float32, and writes the table into docs/distributed.md. What
-lies in the work folder already is not trained again.
+Trains tiny models on the CPU (gloo, float32) on the same rows, and writes the differences into the
+table of docs/distributed.md. Models that are already in the work folder are not trained again.
 """
 
 import argparse

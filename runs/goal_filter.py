@@ -1,7 +1,7 @@
 """Shared code of the goal_filter runs: rules are chosen on some questions and measured on others.
 
-Tokens are those the policy processed and, with a rule, those that the reward model processed, which
-is as large as the policy.
+Token counts are those of the policy and, with a rule, also those of the reward model, which is as
+large as the policy.
 """
 
 from collections.abc import Callable, Mapping, Sequence

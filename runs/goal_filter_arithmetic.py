@@ -1,4 +1,4 @@
-"""goal_filter on the arithmetic task: the vote, and the tokens that are not generated.
+"""Measure goal_filter on the arithmetic task: accuracy of the vote, and tokens saved.
 
     python runs/goal_filter_arithmetic.py OUT SEED…
 

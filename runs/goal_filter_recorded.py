@@ -1,13 +1,13 @@
-"""goal_filter on real questions: solutions that real models wrote, dropped as they would have been.
+"""Measure goal_filter on recorded solutions of real models, without generating again.
 
     python runs/goal_filter_recorded.py OUT SCORES…
 
-SCORES: files of scored solutions (all/BENCHMARK.jsonl of `rewardsteer score`, so with similarities
-and labels), one a reward model, as runs/gsm8k_goal.sh leaves in its OUT/goal-SEED/scores. The
-samples of a question are drawn from what was recorded, in several orders; the method's own rules
-decide which are begun, where each is dropped and what the vote says. A sample does not depend on
-the others, so what this counts is what decoding would have generated. The reward model counts as
-large as the policy. Writes OUT/table.md.
+SCORES: one file of scored solutions per reward model (all/BENCHMARK.jsonl of `rewardsteer score`,
+with similarities and labels), as runs/gsm8k_goal.sh writes them to OUT/goal-SEED/scores. The
+samples of a question are taken from the recorded ones, in several orders. The rules of the method
+decide which samples start, where each is dropped, and the vote. Samples do not depend on each
+other, so the token counts equal those of decoding. The reward model's tokens count as if it had the
+size of the policy. Writes OUT/table.md.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Trains the demo's policy with TRL's GRPO and our reward function; true accuracy before and after.
+"""Train the demo's policy with TRL's GRPO and our reward function; accuracy before and after.
 
     python runs/grpo_arithmetic.py OUT SEED… [--reward PLAN] [--steps N] [--beta B]
 
-Each seed has its own policy, pairs, reward model (one of the demo's) and questions. The reward is
-the model's alone: the checker takes part in measuring only, as a second reward function of weight 0
-that TRL logs. Writes OUT/SEED/figures.json (with reward and truth along the way) and
+Each seed has its own policy, pairs, reward model (one of the demo's) and questions. Only the reward
+model gives rewards. The checker of answers measures accuracy alone, as a second reward function of
+weight 0 that TRL logs. Writes OUT/SEED/figures.json (with reward and accuracy during training) and
 OUT/summary.json.
 """
 
@@ -55,11 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("seeds", type=int, nargs="+")
-    parser.add_argument("--reward", default="pargs", help="which of the demo's reward models")
+    parser.add_argument("--reward", default="pargs", help="name of a reward model of the demo")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--beta", type=float, default=0.5, help="weight of the KL divergence")
-    parser.add_argument("--questions", type=int, default=1000, help="on which accuracy is measured")
+    parser.add_argument("--questions", type=int, default=1000,
+                        help="number of questions that measure accuracy")
     arguments = parser.parse_args()
     quiet_libraries()
     seeds = [one_seed(arguments.out / str(seed), seed, arguments) for seed in arguments.seeds]

@@ -1,5 +1,5 @@
-"""The guides of arithmetic_guidance.py: reward models like the demo's, one trained on outcomes, and
-students distilled from the teacher."""
+"""The guides of arithmetic_guidance.py: reward models like those of the demo, one trained on
+outcomes, and students distilled from the teacher."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Students of a candidate guide, distilled on common records, which the first student makes."""
+"""Students of a guide that scores candidates; the first one makes the records that all share."""
 
 import json
 from collections.abc import Iterable, Mapping

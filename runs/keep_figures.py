@@ -1,9 +1,10 @@
-"""Figures of an `evaluate generation` folder without its texts, small enough to keep.
+"""Copy the numbers of an `evaluate generation` folder without its texts, small enough to keep.
 
     python runs/keep_figures.py FOLDER OUT
 
-OUT has the same form, for `rewardsteer evaluate runs`: answers have their costs and metrics, a
-digest in place of the prompt, no completion and no tokens. Paths are cut to their last two parts.
+OUT has the same layout, so `rewardsteer evaluate runs` accepts it. Answers keep their costs and
+metrics; a digest replaces the prompt, and completions and tokens are left out. Of paths, the last
+two parts are kept.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""Kill a scoring run at random moments, resume it each time, and compare the output row for row
-with that of a run nobody disturbed.
+"""Kill a scoring run at random moments, resume it each time, and compare the output row by row
+with that of an uninterrupted run.
 
     python runs/kill_scoring.py --work out/kills --kills 10 --rows 20000
 
-Scores real completions (18 a question, ../shared/data or DATA) with a small reward model of random
-weights, unless --reward-model and --input name others. Every kill is SIGKILL to the whole process
-group. Exits with status 1 where a row differs, is missing or is there twice.
+Scores real completions (18 per question, from ../shared/data or DATA) with a small reward model of
+random weights, unless --reward-model and --input name others. Every kill is SIGKILL to the whole
+process group. Exits with status 1 if a row differs, is missing or occurs twice.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""A training run killed at random moments ends as the undisturbed one, to the bit.
+"""Kill a training run at random moments, resume it, and compare the weights bit by bit.
 
     python runs/kill_training.py [--kills 10] [--seed 0] [--work DIR]
 
 Runs `rewardsteer train` (FaRMA's alternation on arithmetic pairs, a tiny model, CPU, float32) once
-undisturbed. Then starts it again, sends SIGKILL at a random moment of its training, starts the same
+without interruption. Then starts it again, sends SIGKILL at a random moment, starts the same
 command with --resume, and so on; the last start runs to its end. Compares final weights and logs.
 """
 

@@ -1,21 +1,22 @@
-"""A process reward model against goal similarity and partial rewards, on held-out labels of steps.
+"""Compare a process reward model with goal similarity and partial rewards, on held-out steps.
 
     python runs/process.py DATA OUT [--base MODEL] [--layers N] [--problems N] [--seed N]
 
 DATA: a folder of PRMBench's classes (circular.jsonl.gz, …). Each problem has a correct solution and
 altered ones, whose incorrect steps are known. Problems are divided once into training and held-out
-ones. Three reward models start from the same base and see the same texts in as many updates:
+ones. Three reward models start from the same base and get the same texts in as many updates:
 
     process   a correct and an altered solution of each problem, every step labelled
     partial   the two as a pair, all prefixes of equal length compared (PARGS)
     goal      the two as a pair, Bradley-Terry with the contrastive loss; a goal state
 
-Each then gives a value at the end of each step of held-out altered solutions. Two questions are
-asked of the values: whether the first incorrect step has a lower one than the steps before it, and
-whether it has a lower one than the step at the same place of the correct solution. Controls: random
-values, the step's place, its length. Intervals: 95 %, bootstrap over problems.
+Each then gives a value at the end of each step of held-out altered solutions. The AUROC of these
+values answers two questions: is the value of the first incorrect step lower than those of the steps
+before it, and is it lower than that of the step at the same position of the correct solution?
+Controls: random values, the position and the length of the step. Intervals: 95 %, bootstrap over
+problems.
 
-Every stage leaves a file in OUT and is not repeated. Writes OUT/result.json and OUT/table.md.
+Every stage writes a file to OUT and is not repeated. Writes OUT/result.json and OUT/table.md.
 """
 
 import argparse
@@ -59,8 +60,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    parser.add_argument("--layers", type=int, default=8, help="of the base model, from the first")
-    parser.add_argument("--problems", type=int, default=320, help="to train on")
+    parser.add_argument("--layers", type=int, default=8, help="number of layers that are kept")
+    parser.add_argument("--problems", type=int, default=320, help="number of training problems")
     parser.add_argument("--held-out", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

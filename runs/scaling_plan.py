@@ -1,4 +1,4 @@
-"""The arithmetic of docs/scaling.md: print its tables from its assumptions.
+"""Print the tables of docs/scaling.md, computed from its assumptions.
 
     python runs/scaling_plan.py                      # an 8B reward model
     python runs/scaling_plan.py --layers 80 --hidden 8192 --feed-forward 28672

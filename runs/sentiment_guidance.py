@@ -1,10 +1,10 @@
-"""Guides at equal KL on SmolLM2 that steer film reviews to be positive; one seed per call.
+"""Compare guides on SmolLM2 at equal KL, which steer film reviews to be positive; one seed.
 
     [SIZE=tiny] python runs/sentiment_guidance.py DATA OUT SEED
 
 SmolLM2-135M-Instruct continues the first words of review sentences. Guides learn from pairs of a
 positive and a negative sentence. Two judges, trained on other sentences, give the probability that
-an answer is positive: one from hidden states of the policy, one from words alone. The figures are
+an answer is positive: one from hidden states of the policy, one from words alone. The measures are
 those of arithmetic_guidance.py. All seeds share the judges' sentences and the prompts.
 DATA is a folder with ``text/rt-polarity.pos.gz`` and ``.neg.gz``.
 """

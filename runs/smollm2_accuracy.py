@@ -1,4 +1,4 @@
-"""How well study A's reward models rank held-out pairs, added to the figures over seeds.
+"""Add the accuracy of study A's reward models on held-out pairs to the results over seeds.
 
     rewardsteer evaluate runs OUT/seed-*/generation --out FILE
     python runs/smollm2_accuracy.py OUT FILE

@@ -1,4 +1,4 @@
-"""Preference pairs of public sets → rows for guides, other rows for a judge, held-out prompts.
+"""Split public preference pairs into rows for guides, other rows for a judge, and held-out prompts.
 
     python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS LONGEST
 
@@ -8,8 +8,8 @@ for all seeds; SEED draws the others. OUT gets ``guide/`` and ``judge/`` (GUIDE 
 ``train.jsonl``, the held-out pairs in both ``test.jsonl``), ``prompts.jsonl`` (PROMPTS prompts of
 held-out pairs) and ``samples.jsonl`` (the prompts of the guide's first pairs, at most as many, from
 which a guide is distilled). Transcripts become conversations, so that the chat template writes
-them. Prompts and responses of more than LONGEST words are left out: two processor cores read little
-in an hour.
+them. Prompts and responses of more than LONGEST words are left out, so that two processor cores
+suffice.
 """
 
 import json

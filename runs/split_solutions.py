@@ -1,11 +1,11 @@
-"""Graded solutions of several files → training and held-out questions, in our own layout.
+"""Split graded solutions of several files into training and held-out questions.
 
     python runs/split_solutions.py OUT SHARE SEED QUESTIONS TRAIN_FILE… [-- TEST_FILE…]
 
 Questions of the files before ``--`` are split: OUT/test/BENCHMARK.jsonl gets the solutions of a
 SHARE, OUT/train.jsonl those of the rest. Of files after ``--``, QUESTIONS questions drawn at random
-are held out (0: all). Solutions lose outer white space, which differs between the models that wrote
-them; those without text are left out.
+are held out (0: all). White space around solutions is removed, because it differs between the
+models that wrote them. Solutions without text are left out. The output has our own layout.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Tables over seeds of runs/gsm8k_goal.sh or runs/arithmetic_goal.py, as Markdown.
+"""Print tables over seeds of runs/gsm8k_goal.sh or runs/arithmetic_goal.py, as Markdown.
 
     python runs/summarise_goal.py OUT PLAN… [--write FILE]
 
-It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also writes the figures of each seed to a
+It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also writes the results of each seed to a
 JSON file, which runs/readme_tables.py reads.
 """
 

@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer folder from a bare ``tokenizer.json[.gz]`` of GPT-NeoX."""
+"""Write a Hugging Face tokenizer folder from a bare ``tokenizer.json[.gz]`` of GPT-NeoX."""
 
 import gzip
 import sys

@@ -33,7 +33,7 @@ def test_table(monkeypatch, capsys):
     monkeypatch.setattr(vllm, "alone", alone)
     rows = vllm.run(SIZES)
     check(rows, 4)
-    hosts = [rows[0][name] for name in ("host, ms a step", "of the policy alone")]
+    hosts = [rows[0][name] for name in ("host, ms per step", "of the policy alone")]
     assert 0 < min(hosts) < max(hosts) < 1000
 
 
