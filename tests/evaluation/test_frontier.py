@@ -133,7 +133,7 @@ def test_the_command_writes_tables_and_plots_with_names(world, tmp_path):
     assert content["controls"] == ["cold"]
     assert [row["sweep"] for row in content["equal"]] == ["head", "slow"]
     text = (out / "frontier.md").read_text()
-    assert "No other beats these in reward and seconds: none, head w=2, slow w=2." in text
+    assert "beats these in both reward and seconds: none, head w=2, slow w=2." in text
     assert "| cold (control) | 4 |" in text
     lines = (out / "frontier.csv").read_text().splitlines()
     assert len(lines) == 1 + len(content["methods"])

@@ -93,7 +93,7 @@ def test_two_runs_are_too_few_to_rely_on(tmp_path):
     folder = over_runs(tmp_path / "two", seeds=2, prompts=4)
     write_runs_page([folder / "seeds.json"], tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()
-    assert "3 runs are the fewest to rely on" in html
+    assert "A reliable interval needs at least 3 runs" in html
     assert "no intervals: 4 prompts" in html
     # At a glance: the spread beside the best mean.
     assert re.search(r"mean of 2 runs \(SD 0\.\d{3}\)", html)

@@ -25,8 +25,8 @@ def methods(p):
 @pytest.mark.parametrize(("p", "words"), [
     (0.0004, "p < 0.001 by Holm's method for all of them"),
     (0.03, "p = 0.030 by Holm's method for all of them"),
-    (0.31, "p = 0.310 by Holm's method for all of them, not shown to differ from it"),
-    (None, "the highest of 3, which the interval does not correct for"),
+    (0.31, "p = 0.310 by Holm's method for all of them, not significant"),
+    (None, "the highest of 3, for which the interval is not corrected"),
 ])
 def test_the_best_of_several_methods_is_adjusted_for_their_number(p, words):
     found = tile(comparison=methods(p))

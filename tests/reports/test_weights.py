@@ -58,12 +58,12 @@ def test_the_sentence_is_of_the_tested_peak(summary):
         "weight = 2 differs from it by -0.300 (-0.400, -0.200): the proxy is over-optimised."
     ]
     summary["peaks"]["farma"]["change_high"] = 0.1
-    assert weight_verdicts(summary)[0].endswith("no fall that chance could not explain.")
+    assert weight_verdicts(summary)[0].endswith("no significant fall.")
     summary["peaks"]["farma"]["weight"] = 2.0
     assert "highest at the largest weight, 2" in weight_verdicts(summary)[0]
     summary["peaks"] = {}
     assert weight_verdicts(summary) == [
-        "farma: A half of the prompts has fewer than ten: whether gold falls behind is not tested."
+        "farma: Half of the prompts are fewer than ten, too few to test for over-optimisation."
     ]
     del summary["peaks"]
     assert weight_verdicts(summary) == []

@@ -48,7 +48,7 @@ class Inspected:
         from rewardsteer.reports.sections import Section
 
         return page(
-            "Token inspector", "Where along the text the reward rises.",
+            "Token inspector", "The reward at every token of a text.",
             [Section("Completion", "completion", [inspector([self.record])])],
         )
 

@@ -99,5 +99,5 @@ def _line(patient: Patient, numbers: np.ndarray) -> Cause | None:
         return None
     return Cause(
         "scaled", f"rewards times {slope:.4g} plus {intercept:.4g}, in the same order",
-        "the mean and deviation of one of the two are set (config.json: mean, std)",
+        "remove the mean and the standard deviation that one side has set (config.json: mean, std)",
     )

@@ -68,8 +68,8 @@ def _findings(patient: Patient) -> Iterator[Finding]:
         if check.needs_tokens and not patient.reads_tokens:
             if check.compares:
                 yield Finding(
-                    name, "not checked", f"a reward model of the kind {patient.scorer.kind} is "
-                    "read as texts here, not as token ids",
+                    name, "not checked", f"a reward model of the kind {patient.scorer.kind} "
+                    "gets texts here, not token ids",
                 )
             continue
         try:
@@ -101,13 +101,13 @@ def _about(patient: Patient) -> dict[str, str]:
         found["weights"] = f"{dtype} on {model.device}, rewards in float32"
     if scorer.template is not None:
         found["template"] = _template_of(patient)
-    found["activation"] = str(scorer.provenance().get("activation") or "none: the raw number")
+    found["activation"] = str(scorer.provenance().get("activation") or "none: raw rewards")
     if patient.tokenizer is not None:
         found["special tokens"] = _special(patient.tokenizer)
     if patient.reads_tokens:
         tokens = _tokens(patient)
         last = tokens[-1]
-        found["read at"] = f"token {len(tokens)} of the first text, {last.text!r} (id {last.id})"
+        found["reward at"] = f"token {len(tokens)} of the first text, {last.text!r} (id {last.id})"
     found["equal"] = patient.stated()
     return found
 

@@ -80,8 +80,8 @@ class Diagnosis:
         for name, text in self.about.items():
             lines += _wrapped(text, f"  {name.ljust(wide)}  ")
         if self.tokens:
-            lines += ["", "How the first text is written (token and id; the reward is read at the "
-                      "last one)", *_wrapped(_shown(self.tokens), "  ")]
+            lines += ["", "Tokens of the first text with their ids (the reward is that of the last "
+                      "one)", *_wrapped(_shown(self.tokens), "  ")]
         lines.append("")
         for one in self.findings:
             lines += _wrapped(f"{one.check}: {one.summary}", f"  {_LABELS[one.status].ljust(5)}  ")

@@ -72,8 +72,8 @@ class Patient:
         ]
         if not fitting:
             raise DataError(
-                f"All {len(lengths)} texts are longer than the {self.positions} tokens that the "
-                f"model reads (the shortest has {min(lengths)}); give shorter ones."
+                f"All {len(lengths)} texts are longer than the model's limit of {self.positions} "
+                f"tokens (the shortest has {min(lengths)}); give shorter ones."
             )
         if len(fitting) < len(lengths):
             self.refused = [length for length in lengths if length > (self.positions or 0)]

@@ -52,14 +52,14 @@ def readings(patient: Patient) -> Iterator[Reading]:
 
 def _every(patient: Patient) -> Iterator[Reading]:
     prompts, responses = patient.written
-    whole = "read up to the last token"
+    whole = "scored at the last token"
     yield Reading(
         "last token", f"{whole}, which is the padding token",
-        "give the model a padding token of its own", (prompts, responses),
+        "give the model a separate padding token", (prompts, responses),
     )
     yield Reading(
-        "one token early", "read one token early",
-        "the padding token ends the text: give the model a padding token of its own",
+        "one token early", "scored one token early",
+        "the padding token ends the text: give the model a separate padding token",
         (prompts, [ids[:-1] for ids in patient.read[1]]),
     )
     yield from _bos(patient)

@@ -53,14 +53,15 @@ def agreement_section(runs: Mapping[str, Mapping[str, Any]]) -> Section | None:
     for name, metrics in runs.items():
         if "numbers" in metrics:
             blocks.append(Table(
-                f"{name}: the rewards of {metrics['reward_model']} against the numbers of the "
-                "responses. Pair accuracy: share of pairs of one prompt that both order alike.",
+                f"{name}: agreement of the rewards of {metrics['reward_model']} with the numbers "
+                "of the responses. Pair accuracy: share of the pairs of responses to one prompt "
+                "that both order in the same way.",
                 RESPONSE_COLUMNS, response_rows(metrics["numbers"]),
             ))
         elif "teacher" in metrics:
             blocks.append(Table(
-                f"{name}: the guidance of {metrics['reward_model']} against that of its teacher, "
-                f"{metrics['teacher']}, at weight {metrics['weight']:g}.",
+                f"{name}: the guidance of {metrics['reward_model']} compared with that of its "
+                f"teacher, {metrics['teacher']}, at weight {metrics['weight']:g}.",
                 GUIDE_COLUMNS, guide_rows(metrics["figures"]),
             ))
         else:

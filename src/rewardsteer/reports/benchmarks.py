@@ -54,8 +54,8 @@ def benchmark_section(runs: Mapping[str, Mapping[str, Mapping[str, Figures]]]) -
     """A table for each run and benchmark; None without any."""
     blocks: list[Block] = [
         Table(
-            f"{run}, {name}: score of each model with its 95 % interval, and of controls that read "
-            "no response.",
+            f"{run}, {name}: score of each model with its 95 % interval, and of controls that "
+            "do not use the content of the responses.",
             *figure_rows(models),
         )
         for run, benchmarks in runs.items() for name, models in benchmarks.items()

@@ -121,8 +121,8 @@ def _against_costs(content: Mapping[str, Any]) -> list[Figure]:
     return [
         Figure(
             svg, f"Reward against {AXES[name].label}",
-            "With 95 % intervals; lines join the weights of one method. No other beats those in "
-            "bold in both.",
+            "With 95 % intervals. Lines join the weights of one method. Bold: no other method is "
+            "better in both.",
         )
         for name, svg in frontiers(content).items()
     ]
@@ -177,7 +177,7 @@ def samples(records: Mapping[str, Sequence[EvalRecord]], names: Mapping[str, str
             _answer(method, row) for method, row in enumerate(rows)
         ]))
     return Samples(
-        f"The first {len(shared)} prompts and what each method answered, with its reward.",
+        f"The first {len(shared)} prompts with the response of each method and its reward.",
         [names.get(label, label) for label in methods], found,
     )
 

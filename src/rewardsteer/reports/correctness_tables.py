@@ -119,9 +119,10 @@ TABLES = (
         "similarity": lambda one: number(one, "auroc_per_question_similarity"),
     }),
     _table(
-        "controls: AUROC without reading a solution",
-        "AUROC of scores that read no solution, and of the reward within one source or question. "
-        "The source's score is its share of correct solutions on other questions.", _controls, {
+        "controls: AUROC without the solution",
+        "AUROC of scores that do not use the content of a solution, and of the reward among the "
+        "solutions of one source or question. The score of a source is its share of correct "
+        "solutions on other questions.", _controls, {
             "random": _alone("random"),
             "length alone": _alone("length"),
             "source alone": _alone("source"),
@@ -162,7 +163,8 @@ TABLES = (
     _table(
         "filtering, test questions",
         "Majority vote after early rejection of solutions whose value falls below a threshold. Net "
-        "tokens count what the reward model processes; – is outside of k = 1 to all samples.",
+        "tokens include those that the reward model processes. –: the budget is below the cost of "
+        "one sample or above that of all.",
         _filters, {
             "value": lambda one: number(one, "threshold", "{:+.3f}"),
             "filtered": lambda one: number(one, "filtered", "{:.1%}"),

@@ -12,8 +12,10 @@ from rewardsteer.reports.tables import NOTHING, between, markdown, number
 
 Content = Mapping[str, Any]
 
-STEP_COLUMNS = ("method", "best that costs no more", "difference (95 %)", "p", "beats controls")
-EQUAL_COLUMNS = ("sweep", "metric", "budget", "gain (95 %)", "behind the first (95 %)")
+STEP_COLUMNS = (
+    "method", "best other at no higher cost", "difference (95 %)", "p", "beats controls",
+)
+EQUAL_COLUMNS = ("sweep", "metric", "budget", "gain (95 %)", "difference to the best (95 %)")
 
 
 def columns(content: Content) -> list[str]:
@@ -120,7 +122,8 @@ def table_markdown(content: Content) -> str:
     for metric, sets in content["pareto"].items():
         for cost, labels in sets.items():
             parts += [
-                f"No other beats these in {metric} and {cost}: {', '.join(labels)}.",
+                f"No other method beats these in both {metric} and {cost}: "
+                f"{', '.join(labels)}.",
                 markdown(STEP_COLUMNS, step_rows(content, metric, cost)),
             ]
     if content["equal"]:
@@ -133,8 +136,8 @@ def controls_line(content: Content) -> str:
     if content["controls"]:
         return f"Controls: {', '.join(content['controls'])}."
     return (
-        "No controls are named, so whether a gain is more than that of an untrained head, a low "
-        "temperature or a random gate is not tested."
+        "No controls are named, so no test shows whether a gain exceeds that of an untrained head, "
+        "a low temperature or a random gate."
     )
 
 

@@ -32,7 +32,7 @@ def live_page(
     values = {
         "title": "Token inspector", "methods": methods, "default_method": default_method,
         "needs_key": needs_key, "goal": goal,
-        "summary": "Where along the text the reward rises, and which tokens guidance changes.",
+        "summary": "The reward at every token of a text, and the tokens that guidance changes.",
     }
     return render(
         "live.html.j2", (*STYLES, "live.css"), ("inspector.js", "theme.js", "live.js"), values,

@@ -26,7 +26,7 @@ def over_runs_section(runs: Sequence[Run]) -> Section | None:
 def _of_one(content: Content) -> list[Block]:
     methods, baseline = content["methods"], content["baseline"]
     count, marked = len(content["runs"]), content.get("judged_by_guide", ())
-    few = "" if count >= _FEWEST else f" {_FEWEST} runs are the fewest to rely on."
+    few = "" if count >= _FEWEST else f" A reliable interval needs at least {_FEWEST} runs."
     return [
         Prose(
             f"The same methods on the same prompts in {count} runs, which differ by a seed of "
@@ -38,8 +38,8 @@ def _of_one(content: Content) -> list[Block]:
             for figure in _figures(content, name, label)
         ]),
         Table(
-            "Means over runs. SD is the standard deviation of the runs' own figures: so much one "
-            f"run differs from another. The gain over {baseline} is paired by run and prompt."
+            "Means over runs. SD is the standard deviation between the runs. The gain over "
+            f"{baseline} is paired by run and prompt."
             + (OWN_JUDGE if marked else ""),
             SEED_COLUMNS, seed_rows(methods, marked=marked), frozenset({baseline}), SEED_FURTHER,
         ),
@@ -55,8 +55,8 @@ def _figures(content: Content, name: str, label: str) -> list[Figure]:
         for method, values in own.items() if method != baseline
     }
     caption = (
-        "The dot is the mean over runs with its 95 % interval for further runs and prompts, each "
-        f"tick below it one run. The dashed line is {baseline}."
+        "The dot is the mean over runs with its 95 % interval for new runs and prompts. Each tick "
+        f"below it is one run. The dashed line is {baseline}."
     )
     figures = [Figure(
         intervals(

@@ -40,7 +40,7 @@ def verdict(content: Content) -> str:
 
 def _told(peak: Content | None, name: str) -> str:
     if peak is None:
-        return "A half of the prompts has fewer than ten: whether gold falls behind is not tested."
+        return "Half of the prompts are fewer than ten, too few to test for over-optimisation."
     best, largest = peak[name], peak["largest"]
     if best == largest:
         return f"Gold is highest at the largest {name}, {best:g}: no over-optimisation is seen."
@@ -49,7 +49,7 @@ def _told(peak: Content | None, name: str) -> str:
     return (
         f"On half of the prompts gold is highest at {name} = {best:g}. On the other "
         f"{peak['prompts']:g}, {name} = {largest:g} differs from it by {said}: "
-        + ("the proxy is over-optimised." if falls else "no fall that chance could not explain.")
+        + ("the proxy is over-optimised." if falls else "no significant fall.")
     )
 
 
@@ -72,8 +72,8 @@ def overoptimization_section(runs: Mapping[str, Content]) -> Section | None:
         return None
     return Section("Over-optimisation", "overoptimization", [
         Prose(
-            "Best of n chooses by the proxy; gold is what counts. Means over all subsets of n of "
-            "the recorded samples, which is unbiased, with 95 % intervals over prompts."
+            "Best of n chooses by the proxy, and gold measures the choice. Means over all subsets "
+            "of n of the recorded samples, which is unbiased, with 95 % intervals over prompts."
         ),
         *run_by_run(runs, _of_one),
     ])
@@ -83,7 +83,7 @@ def _of_one(content: Content) -> list[Block]:
     return [
         Figures([Figure(
             curve_plot(content), "Gold and proxy of best of n", "With 95 % bands. The two "
-            "need not have one unit; gold that falls while proxy rises is over-optimisation.",
+            "may have different units. Gold that falls while proxy rises is over-optimisation.",
         )]),
         Prose(verdict(content)),
         Table(

@@ -87,7 +87,7 @@ def _best(name: str, content: Mapping[str, Any]) -> Tile:
 def _of_several(count: int, adjusted_p: float | None) -> str:
     """A note on the highest of several gains, which is often high by chance."""
     if adjusted_p is None:
-        return f"; the highest of {count}, which the interval does not correct for"
-    shown = "" if adjusted_p < _LEVEL else ", not shown to differ from it"
+        return f"; the highest of {count}, for which the interval is not corrected"
+    shown = "" if adjusted_p < _LEVEL else ", not significant"
     p_value = f"p = {adjusted_p:.3f}" if adjusted_p >= 0.001 else "p < 0.001"
     return f"; the highest of {count}, {p_value} by Holm's method for all of them{shown}"

@@ -49,8 +49,9 @@ def _of_one(metrics: Metrics) -> list[Block]:
     blocks.append(Table("By subset.", PREFERENCE_COLUMNS, preference_rows(metrics)))
     if controls := preference_control_rows(metrics):
         blocks.append(Table(
-            "Accuracy of scores that read no response: the longer one, and the source that is "
-            "preferred more often on other prompts. The reward within one source.",
+            "Accuracy of controls that do not use the content of the responses: the longer one, "
+            "and the source that is preferred more often on other prompts. Accuracy of the reward "
+            "on pairs of one source.",
             PREFERENCE_CONTROL_COLUMNS, controls,
         ))
         blocks += [Prose(f"{note[:1].upper()}{note[1:]}.")

@@ -100,9 +100,9 @@ def _refuse_older(correctness: dict[str, Any], place: Path) -> None:
     for benchmark, figures in correctness.items():
         if any("questions" not in row for row in figures.get("by_samples", [])):
             raise DataError(
-                f"The figures of {benchmark} in {place} are of an earlier version, whose votes do "
-                "not say of how many questions they are; run 'rewardsteer evaluate correctness' on "
-                "its scores again."
+                f"The results of {benchmark} in {place} were written by an earlier version, "
+                "without the number of questions of its votes; run 'rewardsteer evaluate "
+                "correctness' on its scores again."
             )
 
 

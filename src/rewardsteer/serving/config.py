@@ -4,8 +4,8 @@ from pydantic import Field
 
 from rewardsteer.configuration import Config
 
-# Every candidate of args, pargs and cd is a row of the reward model's forward pass: a request may
-# not ask for so many that memory runs out for all.
+# Every candidate of args, pargs and cd is a row of the reward model's forward pass, so one request
+# could use up the memory of all.
 MOST_CANDIDATES = 256
 
 
@@ -13,19 +13,19 @@ class ServingConfig(Config):
     """Limits of a server.
 
     Attributes:
-        places: maximum number of rows decoded together.
-        queue: rows that may wait for a place; beyond it clients must try again later.
+        places: maximum number of sequences in a decoding batch.
+        queue: maximum number of sequences that wait for a place; beyond it clients get 429.
         reward_queue: maximum number of completions that wait to be scored.
         reward_tokens: tokens scored in one batch, between two steps of generation.
         max_prompt_tokens: longest prompt; in requests for rewards, longest prompt with its
             completion.
-        max_tokens: most new tokens of a response.
-        max_rows: most responses of a request, prompts times n (or best_of).
-        max_reward_rows: most completions of a request for rewards.
-        max_stops: most stop strings of a request.
+        max_tokens: most new tokens per response.
+        max_rows: most responses per request, prompts times n (or best_of).
+        max_reward_rows: most completions per request for rewards.
+        max_stops: most stop strings per request.
         max_stop_characters: longest stop string.
-        cache_tokens: tokens (prompts and full-length responses) that rows decoded together may have
-            in caches; a row that is longer alone is decoded alone.
+        cache_tokens: most tokens (prompts and full-length responses) of the sequences in a decoding
+            batch; a longer sequence is decoded alone.
         methods_together: maximum number of methods (each with its own number of candidates) that
             are decoded in turn; each costs a forward pass of the policy at every step.
         inspect_queue: completions that may wait for the inspector.

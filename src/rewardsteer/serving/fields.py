@@ -46,7 +46,7 @@ _STRUCTURED = (
     "the transformers engine writes free text alone; leave it out, or start the server on "
     "vLLM (--engine vllm), which has structured output"
 )
-# Why a value that asks for something is refused.
+# Why a value with an effect is refused.
 _REASONS: Mapping[str, str] = {
     "top_logprobs": "/v1/completions takes how many as logprobs",
     "prompt_logprobs": "use /v1/completions with echo and logprobs",
@@ -73,8 +73,8 @@ _IGNORED = frozenset((
 
 
 class RequestModel(BaseModel):
-    """Base of requests. Unknown fields are refused, so that a misspelt weight is not silently 1;
-    those whose value is null are absent, as OpenAI's clients mean it."""
+    """Base of requests. Unknown fields are refused, so that a misspelled weight does not silently
+    become the default. Fields with the value null count as absent, as in OpenAI's API."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     # Whether to drop fields whose values have no effect.

@@ -1,4 +1,4 @@
-"""Answers: OpenAI's forms, with what guided decoding adds. No torch here."""
+"""Answers in OpenAI's formats, with the fields of guided decoding. No torch here."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from rewardsteer.records import Cost
 
 
 class Usage(BaseModel):
-    """Tokens of a request; of best_of_n, those of all samples count, as OpenAI's best_of does."""
+    """Tokens of a request; best_of_n counts those of all samples, as OpenAI's best_of does."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -16,7 +16,7 @@ class Usage(BaseModel):
 
 
 class GuidanceInfo(BaseModel):
-    """What we add to a choice: how it was made and what it cost."""
+    """Method, seed, reward and cost of a choice."""
 
     method: str
     seed: int
@@ -28,10 +28,11 @@ class Logprobs(BaseModel):
     """Log-probabilities of the tokens of a text under the policy alone, at temperature 1.
 
     Attributes:
-        tokens: their text.
-        token_logprobs: None for the first token, which nothing precedes.
-        top_logprobs: of the likeliest tokens at each place, and of the one that stands there.
-        text_offset: at which character each token begins.
+        tokens: texts of the tokens.
+        token_logprobs: log-probability of each token; None for the first of an echoed prompt.
+        top_logprobs: log-probabilities of the most probable tokens at each position, and of the
+            token itself.
+        text_offset: position in the text, in characters, at which each token begins.
     """
 
     tokens: list[str]
@@ -49,13 +50,13 @@ class LikelyToken(BaseModel):
 
 
 class ChatToken(LikelyToken):
-    """A token of the response, with the likeliest ones at its place."""
+    """A token of the response, with the most probable ones at its position."""
 
     top_logprobs: list[LikelyToken]
 
 
 class ChatLogprobs(BaseModel):
-    """As `Logprobs`, in a chat's form."""
+    """`Logprobs` in the format of chats."""
 
     content: list[ChatToken]
 
@@ -73,7 +74,7 @@ class CompletionChoice(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """The answer's turn."""
+    """The assistant's message."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -128,7 +129,7 @@ class RewardData(BaseModel):
 
 
 class RewardUsage(BaseModel):
-    """Tokens that were read."""
+    """Tokens that were scored."""
 
     prompt_tokens: int
     total_tokens: int
@@ -177,7 +178,7 @@ class Health(BaseModel):
 
 
 class PoolingData(BaseModel):
-    """A reward, as vLLM's pooling gives it."""
+    """A reward in the format of vLLM's pooling."""
 
     index: int
     object: Literal["pooling"] = "pooling"
@@ -188,7 +189,7 @@ Activation = Literal["none", "sigmoid"]
 
 
 class ClassData(BaseModel):
-    """A reward, as vLLM's classification gives it."""
+    """A reward in the format of vLLM's classification."""
 
     index: int
     label: str = "LABEL_0"
@@ -197,7 +198,7 @@ class ClassData(BaseModel):
 
 
 class ScoreData(BaseModel):
-    """A reward, as vLLM's scoring gives it."""
+    """A reward in the format of vLLM's scoring."""
 
     index: int
     object: Literal["score"] = "score"
@@ -205,8 +206,8 @@ class ScoreData(BaseModel):
 
 
 class PoolingReply(BaseModel):
-    """The answer of ``/pooling``, ``/classify`` and ``/score``; ``activation`` is what rewards went
-    through, which vLLM's answers do not say."""
+    """The answer of ``/pooling``, ``/classify`` and ``/score``; ``activation``, which vLLM does not
+    return, is the function that was applied to the rewards."""
 
     id: str
     object: Literal["list"] = "list"
@@ -218,7 +219,7 @@ class PoolingReply(BaseModel):
 
 
 class LabelScore(BaseModel):
-    """A reward, as Infinity's classification gives it."""
+    """A reward in the format of Infinity's classification."""
 
     score: float
     label: str = "LABEL_0"
@@ -242,7 +243,7 @@ class DocumentText(BaseModel):
 
 
 class Ranked(BaseModel):
-    """A document at its place."""
+    """A document with its reward; ``index`` is its position in the request."""
 
     index: int
     relevance_score: float
@@ -250,7 +251,7 @@ class Ranked(BaseModel):
 
 
 class RerankReply(BaseModel):
-    """The answer of ``/rerank``, best first."""
+    """The answer of ``/rerank``, highest reward first."""
 
     id: str
     object: Literal["rerank"] = "rerank"

@@ -1,4 +1,4 @@
-"""Requests for rewards: ours, trainers', and the forms of vLLM and Infinity. No torch here."""
+"""Requests for rewards, in our format and those of trainers, vLLM and Infinity. No torch here."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,14 +9,14 @@ from rewardsteer.serving.schema import ChatMessage
 
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 Name = Annotated[str, Field(max_length=1024)]
-# Between steps; the module that defines it for reward models loads torch.
+# Between steps. A copy, because the module of reward models that defines it loads torch.
 STEP_SEPARATOR = "\n\n"
-# OpenRLHF's own name, and what servers that were written after it call the same list.
+# OpenRLHF's name of the list, and other servers' names of it.
 _QUERIES = ("query", "queries", "messages", "input", "inputs", "texts")
 
 
 class RewardItem(RequestModel):
-    """A completion to be scored, in one piece (text, or messages) or as steps."""
+    """A prompt with a completion (text or messages) or with the steps of one."""
 
     prompt: Text | list[ChatMessage]
     completion: Text | list[ChatMessage] | None = None
@@ -30,7 +30,7 @@ class RewardItem(RequestModel):
 
     @property
     def whole(self) -> str | list[ChatMessage]:
-        """The completion, of steps their text."""
+        """The completion; of steps, their joined text."""
         return STEP_SEPARATOR.join(self.steps or ()) if self.completion is None else self.completion
 
 
@@ -39,10 +39,10 @@ class RewardsRequest(RequestModel):
 
     Attributes:
         model: the reward model's name.
-        input: prompts with completions, or all with the steps of completions.
-        per_token: tell rewards of the prefixes ending at each token.
-        goal: a goal state's name: tell each token's similarity to it.
-        closed: whether the completions have ended; else they are prefixes that may go on.
+        input: prompts with completions; either all with complete texts or all with steps.
+        per_token: return the reward of the prefix that ends at each token.
+        goal: name of a goal state; the similarity of each token's state to it is returned.
+        closed: whether the completions are complete; if not, they are scored as prefixes.
     """
 
     model: Name | None = None
@@ -68,10 +68,10 @@ class RewardsRequest(RequestModel):
 class RemoteRewardRequest(BaseModel):
     """``POST /get_reward``, as trainers call it.
 
-    OpenRLHF sends ``query``, prompts with completions as they are written out, and in newer
-    versions ``prompts`` and ``labels``; ``queries``, ``messages``, ``input``, ``inputs`` and
-    ``texts`` mean the same as ``query``. Reward functions of TRL have ``prompts`` and
-    ``completions``, as text or conversations. Other fields (columns of a data set) are left alone.
+    OpenRLHF sends ``query``, the formatted texts of prompts with completions, and in newer versions
+    also ``prompts`` and ``labels``. ``queries``, ``messages``, ``input``, ``inputs`` and ``texts``
+    are other names of ``query``. Reward functions of TRL have ``prompts`` and ``completions``, as
+    text or conversations. Other fields (columns of a data set) are ignored.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -85,7 +85,7 @@ class RemoteRewardRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_query(cls, given: Any) -> Any:
-        """Columns of TRL's may be called as OpenRLHF's list is."""
+        """With TRL's fields, other names of ``query`` are columns of the data set."""
         if isinstance(given, dict) and given.get("completions") is not None:
             return {name: value for name, value in given.items() if name not in _QUERIES[1:]}
         return given
@@ -105,11 +105,11 @@ class RemoteRewardRequest(BaseModel):
 
 
 class _Pooling(RequestModel):
-    """What vLLM's and Infinity's requests share.
+    """Fields that requests of vLLM and Infinity share.
 
     Attributes:
         model: the reward model's name.
-        use_activation: tell the sigmoid of rewards; without it rewards are raw.
+        use_activation: return the sigmoid of the rewards instead of raw rewards.
     """
 
     lenient: ClassVar[bool] = True
@@ -121,13 +121,13 @@ class _Pooling(RequestModel):
 
 
 class TextsRequest(_Pooling):
-    """``POST /classify`` and ``/pooling``: texts as they are written out, token ids, or one
-    conversation whose last turn is judged.
+    """``POST /classify`` and ``/pooling``: formatted texts, token ids, or one conversation whose
+    last turn is scored.
 
     Attributes:
-        add_special_tokens: let the tokenizer put its beginning-of-text before a text that has none.
-        add_generation_prompt: nothing follows the judged turn.
-        continue_final_message: the judged turn is a prefix that may go on.
+        add_special_tokens: add the tokenizer's beginning-of-text to a text that has none.
+        add_generation_prompt: only false, because the last turn is the scored one.
+        continue_final_message: score the last turn as an unfinished response.
     """
 
     input: Texts | Tokens | Annotated[list[Tokens], Field(min_length=1)] | None = None
@@ -135,7 +135,7 @@ class TextsRequest(_Pooling):
     add_special_tokens: bool = True
     add_generation_prompt: Literal[False] | None = None
     continue_final_message: bool = False
-    # Infinity's: its answers have another form.
+    # Infinity's field; with it, the answer has Infinity's format.
     raw_scores: bool | None = None
     task: str | None = None
     encoding_format: str | None = None
@@ -148,7 +148,7 @@ class TextsRequest(_Pooling):
 
 
 class PairsRequest(_Pooling):
-    """``POST /score``: prompts and their completions, one prompt for all or one for each."""
+    """``POST /score``: completions with one prompt for all or one prompt for each."""
 
     text_1: Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
     text_2: Texts = Field(validation_alias=AliasChoices("text_2", "documents", "items", "data_2"))
@@ -177,7 +177,7 @@ class Document(RequestModel):
 
 
 class RerankRequest(_Pooling):
-    """``POST /rerank``: completions of one prompt, ordered by their rewards."""
+    """``POST /rerank``: completions of one prompt, to be sorted by reward."""
 
     query: Text
     documents: Annotated[list[Text | Document], Field(min_length=1)]
@@ -187,7 +187,7 @@ class RerankRequest(_Pooling):
 
 
 class TokenizeRequest(RequestModel):
-    """``POST /tokenize``, as vLLM's: text as ``/v1/completions`` reads it, or a conversation."""
+    """``POST /tokenize``, as in vLLM: a prompt as for ``/v1/completions``, or a conversation."""
 
     model: Name | None = None
     prompt: Text | None = None

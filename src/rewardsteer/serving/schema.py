@@ -1,4 +1,4 @@
-"""Requests for text: OpenAI's forms, with what guides decoding added. No torch here."""
+"""Requests for text: OpenAI's formats, with the settings of guided decoding. No torch here."""
 
 import json
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,34 +18,35 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Biases = Annotated[
     dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)
 ]
-# How many of the likeliest tokens are named beside each.
+# Number of most probable tokens that are returned at each position.
 Top = Annotated[int, Field(ge=0, le=20)]
-# -1: as long as may be.
+# -1: as many tokens as the server and the models allow.
 Length = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 
 
 class GenerationFields(RequestModel):
-    """What both kinds of generation may ask; absent: as the server was started.
+    """Fields of completions and chats. If a field is absent, the server's setting holds.
 
     Attributes:
-        model: the policy's name; ``NAME@METHOD`` and ``NAME@best_of_8`` name a method too.
-        method: of decoding.
-        method_settings: those of strategies, by name (n, beam, decision_tokens, vote_stop, …).
-        weight, weight_schedule, weight_end, target_kl, max_kl, policy_power: how strongly rewards
-            pull.
-        gate, gate_threshold, gate_share: at which tokens.
-        top_k: tokens to draw from, 0 or -1 for all; candidates of args, pargs and cd.
-        temperature: 0 takes the best token.
+        model: the policy's name; ``NAME@METHOD`` and ``NAME@best_of_8`` also select a method.
+        method: the decoding method.
+        method_settings: settings of strategies, by name (n, beam, decision_tokens, vote_stop, …).
+        weight, weight_schedule, weight_end, target_kl, max_kl, policy_power: the strength of the
+            guidance.
+        gate, gate_threshold, gate_share: at which tokens guidance is applied.
+        top_k: number of most probable tokens to draw from, 0 or -1 for all; number of candidates
+            of args, pargs and cd.
+        temperature: 0 takes the most probable token.
         top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias,
-        min_tokens, stop_token_ids, ignore_eos: as vLLM's; see
+        min_tokens, stop_token_ids, ignore_eos: as in vLLM; see
             `rewardsteer.decoding.config.DecodingConfig`.
-        best_of: responses drawn by best_of_n.
-        n: responses to each prompt.
+        best_of: number of responses that best_of_n draws.
+        n: number of responses to each prompt.
         stop: strings that end a response.
-        include_stop_str_in_output: the response contains the one that ended it.
-        seed: of the draws; absent: a new one, told with the answer.
-        return_token_ids: tell token ids too.
-        return_tokens_as_token_ids: name tokens in logprobs ``token_id:N``, as vLLM does.
+        include_stop_str_in_output: keep the stop string in the response.
+        seed: seed of the draws; absent: a new one, which is returned.
+        return_token_ids: return token ids, too.
+        return_tokens_as_token_ids: write tokens in logprobs as ``token_id:N``, as vLLM does.
     """
 
     lenient: ClassVar[bool] = True
@@ -90,7 +91,7 @@ class GenerationFields(RequestModel):
 
 
 class StreamOptions(RequestModel):
-    """What a stream tells besides text: usage at its end, or with every part."""
+    """What a stream contains besides text: usage at its end, or in every part."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -98,12 +99,14 @@ class StreamOptions(RequestModel):
 
 
 class CompletionRequest(GenerationFields):
-    """``POST /v1/completions``; a prompt is text, read as it is, or token ids, one or several.
+    """``POST /v1/completions``: one or several prompts, as text or token ids.
 
     Attributes:
-        apply_template: write text prompts with the server's template.
-        echo: put the prompt before the response.
-        logprobs: tell the policy's log-probability of every token, and of so many of the likeliest.
+        prompt: used unchanged unless ``apply_template`` is true.
+        apply_template: format text prompts with the server's template.
+        echo: return the prompt before the response.
+        logprobs: return the policy's log-probability of every token, and of this number of most
+            probable ones.
     """
 
     prompt: Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[
@@ -125,7 +128,7 @@ class CompletionRequest(GenerationFields):
 
 
 class TextPart(RequestModel):
-    """A part of a message; how long a service caches it says nothing here."""
+    """A part of a message; ``cache_control`` has no effect here."""
 
     type: Literal["text", "refusal"]
     text: Text | None = None
@@ -140,10 +143,10 @@ class TextPart(RequestModel):
 
 
 class ChatMessage(RequestModel):
-    """A turn, also as servers send it: an assistant's answer can be sent back as it came."""
+    """A turn; an assistant's answer can be sent back unchanged."""
 
     role: Role
-    # Some clients write what a message without parts is.
+    # Some clients send a type for messages without parts.
     type: Literal["text", "message"] | None = None
     content: Text | list[TextPart] | None = None
     name: Text | None = None
@@ -170,8 +173,8 @@ class ChatMessage(RequestModel):
 
     @property
     def turn(self) -> Message:
-        """As templates know it."""
-        # OpenAI's newer name for the same.
+        """The message in the form that chat templates take."""
+        # OpenAI's newer name of the system role.
         role = "system" if self.role == "developer" else self.role
         calls = None if not self.tool_calls else [_parsed(call) for call in self.tool_calls]
         return Message(
@@ -181,7 +184,7 @@ class ChatMessage(RequestModel):
 
 
 def _parsed(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call with its arguments as an object, for templates write them; OpenAI sends text."""
+    """A tool call with its arguments as an object, as templates expect; OpenAI sends text."""
     function = call.get("function")
     if isinstance(function, dict) and isinstance(function.get("arguments"), str):
         try:
@@ -196,10 +199,10 @@ class ChatRequest(GenerationFields):
     """``POST /v1/chat/completions``.
 
     Attributes:
-        logprobs: tell the policy's log-probability of every token …
-        top_logprobs: … and of so many of the likeliest.
-        chat_template_kwargs: what the chat template is given, such as ``enable_thinking``.
-        add_generation_prompt: open an assistant's turn.
+        logprobs: return the policy's log-probability of every token.
+        top_logprobs: number of most probable tokens that are returned with theirs.
+        chat_template_kwargs: variables of the chat template, such as ``enable_thinking``.
+        add_generation_prompt: start an assistant's turn.
         continue_final_message: leave the last message open, so that the response continues it.
     """
 
@@ -224,7 +227,7 @@ class ChatRequest(GenerationFields):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the chat template is given besides the messages."""
+        """Variables of the chat template besides the messages."""
         options = dict(self.chat_template_kwargs or {})
         if self.continue_final_message:
             options["continue_final_message"] = True
@@ -234,7 +237,7 @@ class ChatRequest(GenerationFields):
 
 
 class InspectFilter(RequestModel):
-    """A filter whose stop is to be marked."""
+    """A rejection rule; the inspector marks the token at which it rejects the response."""
 
     signal: Literal["reward", "similarity"]
     threshold: Finite
@@ -242,7 +245,7 @@ class InspectFilter(RequestModel):
 
 
 class InspectRequest(RequestModel):
-    """``POST /v1/inspect``; without a completion one is generated."""
+    """``POST /v1/inspect``; without a completion, one is generated."""
 
     prompt: Text
     completion: Text | None = None

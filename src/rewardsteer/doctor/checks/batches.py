@@ -33,12 +33,12 @@ class Batches(Check):
         ways = ", ".join(found)
         if all(patient.equal(values, found["alone"]) for values in found.values()):
             yield self.found(
-                "ok", f"the same rewards {ways}; largest difference {difference:.2g}",
+                "ok", f"equal rewards {ways}; largest difference {difference:.2g}",
                 largest_difference=difference,
             )
         else:
             yield self.found(
-                "fault", f"rewards of texts read {worst} differ from those read alone by up to "
+                "fault", f"rewards of texts scored {worst} differ from those scored alone by up to "
                 f"{difference:.3g}. Score with batch_size=1, or in float32",
                 largest_difference=difference, way=worst,
             )

@@ -27,7 +27,7 @@ class Beginning(Check):
             )
             yield self.found(
                 "fault", f"texts begin with {tokenizer.bos_token!r} twice: the first text gets "
-                f"{patient.rewards[0]:.5g}, and {once[0]:.5g} with one. Leave it out of the "
+                f"{patient.rewards[0]:.5g}, and {once[0]:.5g} with one. Remove it from the "
                 "template, or use add_special_tokens=false",
                 largest_difference=largest(once, patient.rewards),
             )
@@ -36,7 +36,7 @@ class Beginning(Check):
         if template is not None and template.kind == "chat" and _doubles(tokenizer):
             twice = patient.score_ids([[bos, *ids] for ids in prompts], responses)
             yield self.found(
-                "note", "programs that tokenize what the chat template wrote begin texts with "
+                "note", "programs that tokenize the text of the chat template begin it with "
                 f"{tokenizer.bos_token!r} twice (largest difference "
                 f"{largest(twice, patient.rewards):.3g}); here it is written once",
             )

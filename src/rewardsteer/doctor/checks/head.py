@@ -41,6 +41,6 @@ class Head(Check):
         else:
             yield self.found(
                 "fault", "the folder has no weights of the reward head, so transformers draws one "
-                "at random: rewards are noise. Copy the whole folder again, or name the kind that "
-                "the model is of (--kind)",
+                "at random: rewards are noise. Copy the complete folder again, or name the model's "
+                "kind (--kind)",
             )

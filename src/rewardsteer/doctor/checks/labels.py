@@ -39,7 +39,7 @@ class Labels(Check):
             yield self.found(
                 "note", f"{len(names)} labels ({', '.join(names[:6])}"
                 f"{', …' if len(names) > 6 else ''}): programs that apply a softmax or take the "
-                "largest give no reward; say which numbers count", labels=names,
+                "largest do not compute a reward; set which labels count", labels=names,
             )
 
 

@@ -28,22 +28,22 @@ class Length(Check):
             # Texts that are too long have no reward here.
             yield self.found(
                 "fault", f"{len(refused)} of {len(refused) + len(patient.samples.prompts)} texts "
-                f"have up to {max(refused)} tokens and the model reads {positions}: they are "
-                "refused here (the other checks leave them out), and cut by programs that "
-                "truncate. Shorten them", **(figures | {"longest": max(refused)}),
+                f"are longer ({max(refused)} tokens) than the model's limit of {positions}: they "
+                "are refused here (the other checks leave them out), and programs that truncate "
+                "cut them. Shorten them", **(figures | {"longest": max(refused)}),
             )
         elif limit is not None and longest > limit:
             yield self._cut(patient, limit, longest, figures)
         elif limit is not None and positions is not None and limit < positions:
             yield self.found(
-                "note", f"the tokenizer names {limit} tokens as its limit and the model reads "
-                f"{positions}: programs with truncation=True cut longer texts", **figures,
+                "note", f"the tokenizer's limit is {limit} tokens and the model's is {positions}: "
+                "programs with truncation=True cut longer texts", **figures,
             )
         else:
-            at_most = "any number of" if positions is None else f"{positions}"
-            yield self.found(
-                "ok", f"the longest text has {longest} tokens, the model reads {at_most}", **figures
+            at_most = "the model has no limit" if positions is None else (
+                f"the model's limit is {positions}"
             )
+            yield self.found("ok", f"the longest text has {longest} tokens; {at_most}", **figures)
 
     def _cut(
         self, patient: Patient, limit: int, longest: int, figures: dict[str, int | None]

@@ -8,7 +8,7 @@ from rewardsteer.doctor.patient import Patient, largest
 
 
 class Padding(Check):
-    """transformers reads the reward at the last token that is not the padding token of
+    """transformers takes the reward at the last token that is not the padding token of
     config.json; other programs at the last token."""
 
     name = "padding token"
@@ -32,32 +32,32 @@ class Padding(Check):
             difference = largest(whole, patient.rewards)
             yield self.found(
                 "fault", f"texts end with {name!r} (id {configured}), which is the padding token "
-                f"too, so transformers reads the reward {max(skipped)} token early: "
-                f"{patient.rewards[0]:.5g} for the first text, and {whole[0]:.5g} at its last "
-                "token, where vLLM, SGLang and OpenRLHF read it. Give the model a padding token "
-                "of its own (pad_token_id in config.json and the tokenizer)",
+                f"too, so transformers takes the reward {max(skipped)} token early: "
+                f"{patient.rewards[0]:.5g} for the first text. vLLM, SGLang and OpenRLHF take it "
+                f"at the last token: {whole[0]:.5g}. Give the model a separate padding token "
+                "(pad_token_id in config.json and in the tokenizer)",
                 tokens_early=max(skipped), largest_difference=difference,
             )
         elif configured is None or own is None:
             where = "config.json" if configured is None else "the tokenizer"
             yield self.found(
-                "note", f"{where} names no padding token: transformers refuses several texts at "
-                "once; rewards here need none",
+                "note", f"{where} has no padding token, so transformers refuses batches of several "
+                "texts; rewards here need none",
             )
         elif configured != own:
             yield self.found(
                 "fault", f"config.json names {name!r} (id {configured}) as padding token and the "
-                f"tokenizer {tokenizer.pad_token!r} (id {own}), so transformers reads the reward "
-                "of a shorter text of a batch on its padding. Make the two equal",
+                f"tokenizer {tokenizer.pad_token!r} (id {own}), so transformers takes the reward "
+                "of a shorter text in a batch at a padding token. Make the two equal",
             )
         elif configured == tokenizer.eos_token_id:
             yield self.found(
-                "note", f"padding and end-of-text are one token ({name!r}); texts end with "
-                "another one, so the reward is read at their end; older versions of transformers "
-                "read it before the first of them",
+                "note", f"padding and end-of-text are the same token ({name!r}). Texts end "
+                "with another token, so the reward is taken at their end; older versions of "
+                "transformers take it before the first padding token",
             )
         else:
-            yield self.found("ok", f"{name!r} (id {configured}) is none that ends texts")
+            yield self.found("ok", f"no text ends with {name!r} (id {configured})")
 
 
 def _trailing(ids: list[int], token: int | None) -> int:

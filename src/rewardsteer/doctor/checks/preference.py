@@ -36,6 +36,6 @@ class Preference(Check):
                 "higher numbers to worse answers). Take the negative", **figures,
             )
         elif right < 0.6 * len(pairs):
-            yield self.found("note", f"{counted}: hardly more than chance", **figures)
+            yield self.found("note", f"{counted}: hardly better than chance", **figures)
         else:
             yield self.found("ok", counted, **figures)

@@ -26,7 +26,7 @@ class Vllm(Check):
         scorer = patient.scorer
         head = scorer.reward_model.head_config  # type: ignore[attr-defined]
         if head.layers != "linear" or patient.folder.is_adapter:
-            yield self.found("not checked", "vLLM loads whole folders with linear heads alone")
+            yield self.found("not checked", "vLLM loads only complete folders with linear heads")
             return
         from rewardsteer.evaluation.vllm_scorer import VllmScorer
 

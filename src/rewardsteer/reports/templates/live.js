@@ -1,4 +1,4 @@
-// The live page: asks the server that sent it, and nobody else.
+// The live page: connects only to the server that sent it.
 (() => {
   const form = document.querySelector("form"), button = form.querySelector("[type=submit]");
   const message = document.querySelector("[data-message]");
@@ -30,7 +30,7 @@
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
-    message.textContent = "Reading token by token …";
+    message.textContent = "Scoring token by token …";
     try {
       const headers = { "Content-Type": "application/json" };
       if (form.elements.key?.value) headers.Authorization = `Bearer ${form.elements.key.value}`;
