@@ -183,7 +183,7 @@ def test_questions_of_a_kind_share_a_call():
     )
     assert calls == [(2, False), (2, True), (1, "pairs")]
     assert values == [[1.0], [5.0], [2.0], [0.25], [5.0]]
-    calls, (first, error, last) = run((sample("a"), None), (sample("bad"), None), (sample("c"), None))
+    calls, (first, error, last) = run(*((sample(text), None) for text in ("a", "bad", "c")))
     assert calls == [(3, False), *[(1, False)] * 3]
     assert (first, last) == ([1.0], [1.0])
     assert str(error) == "While judging a response to r: a bad text"

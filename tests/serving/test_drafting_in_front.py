@@ -147,8 +147,8 @@ def test_python_and_a_server_in_front(address, policies, scorer):
         name="front", drafter=drafter,
     )
     # gsi asks about given tokens, which no server of completions is asked for.
-    assert "rsd" in served.methods
-    assert "gsi" not in served.methods
+    assert "rsd" in served.methods.names
+    assert "gsi" not in served.methods.names
     with running(Service(served, limits)) as (front, _):
         reply = httpx.post(f"{front}/v1/completions", timeout=60, json={
             "prompt": PROMPTS, "model": "front@rsd", "temperature": 0, "max_tokens": 15,

@@ -195,7 +195,7 @@ def test_official_client_streams_chat(service, official):
 def test_official_client_lists_models(official, service):
     names = [model.id for model in official.models.list()]
     assert names[:2] == ["tiny", "tiny-reward"]
-    assert names[2:] == [f"tiny@{method}" for method in service.served.methods]
+    assert names[2:] == [f"tiny@{method}" for method in service.served.methods.names]
     assert official.models.retrieve("tiny").owned_by == "rewardsteer"
 
 

@@ -321,7 +321,7 @@ def test_candidate_methods_are_known_by_what_they_are(folder, monkeypatch):
     monkeypatch.setitem(METHODS._entries, "mine", f"{module.__name__}:Mine")
     service = make_service(folder, head="scalar", method="args")
     with running(service) as (address, _):
-        assert "mine" in service.served.methods
+        assert "mine" in service.served.methods.names
         for method, top_k in (("mine", 5), ("mine", None)):
             reply = post(address, "/v1/completions", prompt="a", max_tokens=2, method=method,
                          top_k=top_k)

@@ -96,7 +96,7 @@ def test_a_gate_asks_its_own_reward_model(served):
         **service.served.defaults.model_dump(), "method": "args", "gate": "kl",
         "gate_threshold": 1e-4, "weight": 3.0, "max_new_tokens": 12, "seed": 5, "batch_size": 8,
     })
-    known = offline(service, config, scout=service.served._scout)
+    known = offline(service, config, scout=service.served.methods._scout)
     body = {"prompt": PROMPTS, "seed": 5, "max_tokens": 12, "weight": 3.0, "apply_template": True}
     found = ask(address, gate="kl", gate_threshold=1e-4, **body)
     for choice, right in zip(found, known, strict=True):
@@ -124,7 +124,7 @@ def test_what_is_listed_and_refused(served, folder):
 def test_a_default_method_without_its_second_policy_is_refused(folder):
     with pytest.raises(ConfigError, match="'rsd' needs a second policy"):
         make_service(folder, head="scalar", method="rsd")
-    assert second_service(folder, method="rsd").served.methods[0] == "rsd"
+    assert second_service(folder, method="rsd").served.methods.names[0] == "rsd"
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -11,7 +11,6 @@ import torch
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
-
 from vllm.compilation import backends  # noqa: E402
 from vllm.config import set_current_vllm_config  # noqa: E402
 from vllm.engine.arg_utils import EngineArgs  # noqa: E402

@@ -179,7 +179,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
     if served.engine is not None:
         models.append(ModelData(
             id=served.name, created=created, kind="policy", fingerprint=served.fingerprint,
-            methods=served.methods,
+            methods=served.methods.names,
         ))
     if served.scorer is not None:
         models.append(ModelData(
@@ -191,7 +191,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
             id=f"{served.name}@{method}", created=created, kind="policy",
             fingerprint=served.fingerprint, methods=[method],
         )
-        for method in (served.methods if served.engine is not None else ())
+        for method in (served.methods.names if served.engine is not None else ())
     ]
 
     @app.get("/v1/models", responses=_ERRORS)
@@ -237,7 +237,7 @@ def _add_page(app: FastAPI, service: Service, *, needs_key: bool) -> None:
     """Add the page, rendered once; it loads nothing and contains only names of methods."""
     served = service.served
     html = live_page(
-        served.methods if served.engine else [], default_method=served.defaults.method,
+        served.methods.names if served.engine else [], default_method=served.defaults.method,
         needs_key=needs_key, goal=bool(served.goals),
     )
     # A page cannot itself restrict who embeds it in a frame.

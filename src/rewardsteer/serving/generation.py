@@ -89,7 +89,7 @@ class Generating:
 
     def _check_size(self) -> None:
         limits, config = self._service.limits, self._config
-        drawn = self._n * getattr(self._service.served.method(config), "samples", 1)
+        drawn = self._n * getattr(self._service.served.methods.build(config), "samples", 1)
         rows = len(self._prompts) * drawn
         if rows > limits.max_rows:
             raise bad_request(

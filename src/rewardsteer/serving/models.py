@@ -4,38 +4,27 @@ Texts are written, tokenized and bounded before anything is queued, exactly as `
 `score` do it; so an answer over HTTP is theirs for the same seed.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.crossing import across, shares_tokens
+from rewardsteer.decoding.crossing import shares_tokens
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Engine
-from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.fitting import methods_for
-from rewardsteer.decoding.generate import Method, build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.methods import (
-    METHODS,
-    adds_rewards,
-    asks_candidates,
-    is_guide,
-    needs_goal,
-)
+from rewardsteer.decoding.methods import METHODS, adds_rewards, asks_candidates
 from rewardsteer.decoding.sample import Encoded
-from rewardsteer.decoding.second_models import check_drafter, check_same_tokens, check_scout
-from rewardsteer.errors import ConfigError, MismatchError
+from rewardsteer.decoding.second_models import check_same_tokens
+from rewardsteer.errors import ConfigError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
-from rewardsteer.registry import nearest
 from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.handles import RequestHandle, Response
+from rewardsteer.serving.methods import ServedMethods
 from rewardsteer.serving.reading import TextReader
 from rewardsteer.serving.reward_reading import RewardReader
 
@@ -64,6 +53,7 @@ class ServedModels(TextReader):
 
     Attributes:
         shared: the reward model reads the policy's tokens; else it reads texts.
+        methods: the methods that requests can choose.
     """
 
     def __init__(
@@ -84,8 +74,6 @@ class ServedModels(TextReader):
             template, tokenizer, scorer if shared or engine is None else None
         )
         super().__init__(engine, scorer, limits, written, renderer, shared=shared)
-        # The reward model wrapped for guides with another tokenizer, by `LogitsGuide.asks`.
-        self._crossed: dict[str, Any] = {}
         self.reward_reader = None if scorer is None else RewardReader(scorer, limits)
         self.goals = dict(goals or {})
         # Folders of different models often have the same name.
@@ -95,10 +83,13 @@ class ServedModels(TextReader):
         both = (fingerprint, getattr(scorer, "fingerprint", ""))
         self.fingerprint = "-".join(part for part in both if part)
         self.defaults = self._given = defaults
-        self._scout, self._guides = scout, dict[tuple[str, int, bool, bool], LogitsGuide]()
+        self.methods = ServedMethods(
+            engine, scorer, defaults.method, shared=shared, goals=self.goals,
+            drafter=self.drafter, scout=scout,
+        )
         if self.engine is not None:
             self.defaults = self._complete(defaults)
-            self.method(self.defaults)
+            self.methods.build(self.defaults)
 
     def _complete(self, config: DecodingConfig) -> DecodingConfig:
         """Settings with all defaults filled in: see `rewardsteer.decoding.defaults`."""
@@ -116,103 +107,9 @@ class ServedModels(TextReader):
         given = self._given if method is None else self._given.model_copy(update={"method": method})
         return self._complete(given).model_dump()
 
-    @functools.cached_property
-    def methods(self) -> list[str]:
-        """Names of the methods that these models can be served with."""
-        fitting, drafts = set[str](), getattr(self.drafter, "abilities", ())
-        if self.scorer is not None:
-            fitting |= set(methods_for(self.scorer, drafted=self.drafter is not None))
-        found = []
-        for name in dict.fromkeys([self._given.method, *METHODS.names()]):
-            kind = METHODS.get(name)
-            fits = name in fitting or kind.needs == "none" or name == self._given.method
-            if kind.wants_goal:
-                fits = self.scorer is not None and bool(self.goals)
-            if (
-                fits and self.engine is not None and kind.abilities <= self.engine.abilities
-                and not (kind.wants_drafter and kind.drafter_abilities - set(drafts))
-                and self._crosses(name)
-            ):
-                found.append(name)
-        return found
-
-    def _crosses(self, name: str) -> bool:
-        """Whether a method works with the tokenizers of policy and reward model."""
-        if self.shared or self.scorer is None or not is_guide(name):
-            return True
-        try:
-            self._asked(name)
-        except MismatchError:
-            return False
-        return True
-
-    def _asked(self, name: str) -> Any:
-        """The reward model, wrapped for another tokenizer if needed; raises `MismatchError`."""
-        asks = METHODS.get(name).asks
-        if self.shared or self.scorer is None or asks == "nothing":
-            return self.scorer
-        if asks not in self._crossed:
-            self._crossed[asks] = across(name, asks, self.scorer, self.engine)
-        return self._crossed[asks]
-
-    def check_method(self, name: str) -> None:
-        """Raise `ConfigError` on a method that this server does not know: a client must not choose
-        what is imported here."""
-        if name not in METHODS.names() and name != self._given.method:
-            raise ConfigError(
-                f"Unknown decoding method {name!r}.{nearest(name, METHODS.names())} This server "
-                f"has {', '.join(METHODS.names())}, and what it was started with."
-            )
-
-    def method(self, config: DecodingConfig) -> Method:
-        """The method for given settings.
-
-        Raises:
-            ConfigError: unknown, or the settings do not fit.
-            MismatchError: it does not fit the reward model, or wants a goal state and there is
-                none.
-        """
-        method = self._method(config)
-        for engine in (self.engine, method.drafter):
-            if engine is not None:
-                engine.check(method, config)
-        return method
-
-    def _method(self, config: DecodingConfig) -> Method:
-        if self.engine is not None:
-            kind = METHODS.get(config.method)
-            check_abilities(self.engine, SimpleNamespace(
-                name=config.method, abilities=kind.abilities
-            ))
-        if not is_guide(config.method):
-            drafter = self.drafter if METHODS.get(config.method).wants_drafter else None
-            strategy = build_method(config, self.scorer, self._goal(config), drafter=drafter)
-            check_drafter(strategy, self.engine, option="(this server's option --draft-model)")
-            return strategy
-        # A guide is built from these alone: weights and gates come with the samples. It is cached,
-        # because samples of one guide share batches, and some guides warn when built.
-        top_k = config.top_k if asks_candidates(config.method) else 0
-        scout = self._scout if config.gate == "kl" else None
-        key = config.method, top_k, config.gate != "always", scout is not None
-        if key not in self._guides:
-            plain = DecodingConfig(method=config.method, top_k=top_k)
-            if scout is not None:
-                plain = plain.model_copy(update={"gate": "kl"})
-            guide = build_method(plain, self.scorer, scout=scout)
-            assert isinstance(guide, LogitsGuide), "is_guide"
-            check_scout(guide, self.engine and self.engine.tokenizer)
-            guide.gated = config.gate != "always"
-            guide.scorer = guide.scorer and self._asked(config.method)
-            self._guides[key] = guide
-        return self._guides[key]
-
     def reads_texts(self, config: DecodingConfig) -> bool:
         """Whether a reward model reads the texts of the responses, and not the policy's tokens."""
-        return not self.shared and self.method(config).scorer is not None
-
-    def _goal(self, config: DecodingConfig) -> GoalState | None:
-        """The goal state for methods that use one: the first by name."""
-        return self.goals[min(self.goals)] if needs_goal(config) and self.goals else None
+        return not self.shared and self.methods.build(config).scorer is not None
 
     def check_candidates(self, config: DecodingConfig) -> None:
         """Raise `ApiError` where a method would ask about too many tokens, or none."""
@@ -261,7 +158,7 @@ class ServedModels(TextReader):
                 "max_new_tokens": self.room(ids, max_tokens, drafter)
             })
             # A row without guidance runs the policy alone, at no cost of a reward model.
-            method = self.method(
+            method = self.methods.build(
                 own.model_copy(update={"method": "none"}) if _unguided(own) else own
             )
             guides = isinstance(method, LogitsGuide)

@@ -42,7 +42,7 @@ def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConf
     _add(given, _method_settings(request), "method_settings has")
     if "method" in given:
         try:
-            served.check_method(given["method"])
+            served.methods.check_name(given["method"])
         except ConfigError as error:
             raise bad_request(str(error), "model" if "method" in named else "method") from error
     _check_stops(request.stops, served)
@@ -90,7 +90,7 @@ def model_settings(asked: str | None, served: ServedModels) -> tuple[str | None,
         return asked, {}
     method = asked[len(served.name) + 1 :]
     head, _, count = method.rpartition("_")
-    if method in served.methods or not count.isdecimal():
+    if method in served.methods.names or not count.isdecimal():
         return served.name, {"method": method}
     method = BEST_OF if head == "best_of" else head
     if unused(method, ["n"]):
