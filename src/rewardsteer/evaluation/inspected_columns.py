@@ -23,16 +23,24 @@ def token_texts(
     whole, texts = [*prompt_ids, *completion_ids], []
     for index in range(len(prompt_ids), len(whole)):
         before = whole[max(0, index - _WINDOW) : index]
-        texts.append(_added(tokenizer, before, whole[index]))
+        added = added_text(tokenizer, before, whole[index])
+        texts.append(own_name(tokenizer, whole[index]) if added is None else added)
     return texts
 
 
-def _added(tokenizer: Any, before: Sequence[int], token: int) -> str:
+def added_text(tokenizer: Any, before: Sequence[int], token: int) -> str | None:
+    """The text that a token adds to the few tokens before it; None for one that begins or ends
+    within a character."""
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     context = tokenizer.decode(list(before), **options)
     text: str = tokenizer.decode([*before, token], **options)
     if text.startswith(context) and (added := text[len(context) :]) and "\ufffd" not in added:
         return added
+    return None
+
+
+def own_name(tokenizer: Any, token: int) -> str:
+    """A token as its vocabulary writes it."""
     return str(tokenizer.convert_ids_to_tokens(token) or f"#{token}")
 
 
@@ -98,5 +106,5 @@ class Columns:
     def _alternative(
         self, token: int, value: float, rank: int, prefix: Sequence[int]
     ) -> Alternative:
-        text = _added(self._tokenizer, prefix[-_WINDOW:], token)
+        [text] = token_texts(self._tokenizer, prefix[-_WINDOW:], [token])
         return Alternative(token_id=token, text=text, value=value, rank=rank)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardsteer.serving.handles import Answer, Finished, TextDelta
-from rewardsteer.serving.logprobs import Found, chat_form, completion_form
+from rewardsteer.serving.logprobs import Characters, Found, chat_form, completion_form
 from rewardsteer.serving.replies import (
     AssistantMessage,
     ChatChoice,
@@ -50,7 +50,7 @@ CHAT = Form(
         "role": "assistant", "content": "",
     }},
     # This form has no text offsets.
-    lambda tokenizer, before, ids, found, offset=0, by_id=False: chat_form(
+    lambda tokenizer, before, ids, found, characters=None, by_id=False: chat_form(
         tokenizer, before, ids, found, by_id=by_id
     ),
 )
@@ -77,8 +77,9 @@ class ChoiceStream:
     ) -> None:
         self._form, self._head, self._index = form, head, index
         self._before, self._logprobs, self._more = list(before), logprobs, more
-        # Tokens and characters that were sent.
-        self._tokens = self._characters = self._offset = self.generated = 0
+        # Tokens and characters that were sent, and the characters of the tokens named.
+        self._tokens = self._characters = self.generated = 0
+        self._named = Characters()
 
     def opening(self, shown: str | None, found: Found) -> Iterator[dict[str, Any]]:
         """Parts before any text of the response.
@@ -119,9 +120,8 @@ class ChoiceStream:
     ) -> dict[str, Any]:
         logprobs = None
         if self._logprobs is not None and ids:
-            logprobs = self._logprobs(self._before, ids, found, offset=self._offset).model_dump()
+            logprobs = self._logprobs(self._before, ids, found, self._named).model_dump()
             self._before += ids
-        self._offset += len(text or "")
         choice = {"index": self._index, **self._form.part(text), "finish_reason": None,
                   "logprobs": logprobs}
         return {**self._head, "object": self._form.chunk, "choices": [choice]}

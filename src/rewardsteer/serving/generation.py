@@ -14,7 +14,7 @@ from rewardsteer.records import Cost, Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.forms import CHAT, COMPLETION, ChoiceStream, Form
 from rewardsteer.serving.handles import Answer, Finished, RequestHandle, Response, TextDelta
-from rewardsteer.serving.logprobs import Found, of_prompts
+from rewardsteer.serving.logprobs import Characters, Found, of_prompts
 from rewardsteer.serving.replies import (
     ChatReply,
     CompletionReply,
@@ -209,12 +209,14 @@ class Generating:
         yield "[DONE]"
 
     def _logprobs(
-        self, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0
+        self, before: Sequence[int], ids: Sequence[int], found: Found,
+        characters: Characters | None = None,
     ) -> Any:
         assert self._service.served.engine is not None
         tokenizer = self._service.served.engine.tokenizer
         return self._form.logprobs(
-            tokenizer, before, ids, found, offset, by_id=self._request.return_tokens_as_token_ids
+            tokenizer, before, ids, found, characters,
+            by_id=self._request.return_tokens_as_token_ids,
         )
 
     def _more(self, answer: Answer) -> dict[str, Any]:

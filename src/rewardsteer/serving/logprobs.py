@@ -4,14 +4,17 @@ All are those of the policy alone at temperature 1. Harnesses that compare answe
 ``local-completions``) ask for the log-probabilities of prompts in this way.
 """
 
+import codecs
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
 from starlette.requests import Request
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities
-from rewardsteer.evaluation.inspected_columns import token_texts
+from rewardsteer.evaluation.inspected_columns import added_text, own_name
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.replies import ChatLogprobs, ChatToken, LikelyToken, Logprobs
@@ -22,8 +25,26 @@ _TOGETHER = 2**24
 
 # Number of previous tokens with which a token is decoded.
 _CONTEXT = 16
+# Byte-level BPE's characters, and the bytes for which they stand.
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 # None is for the first token, which has no token before it.
 Found = Sequence[TokenLogprob | None]
+
+
+class Characters:
+    """Counts the characters of a text whose bytes come token by token."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._count = 0
+
+    def begin(self, content: bytes) -> int:
+        """At which character the next token begins, or in which it lies, given its bytes."""
+        # A character whose bytes end too early is shown as one.
+        broken = bool(self._decoder.getstate()[0] and content and content[0] & 0xC0 != 0x80)
+        begin = self._count + broken
+        self._count += len(self._decoder.decode(content))
+        return begin
 
 
 async def of_prompts(
@@ -75,8 +96,8 @@ def _likelihoods(policy: Any, row: Sequence[int], top: int) -> list[TokenLogprob
 
 
 def completion_form(
-    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0, *,
-    by_id: bool = False,
+    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Found,
+    characters: Characters | None = None, *, by_id: bool = False,
 ) -> Logprobs:
     """Log-probabilities of tokens in the form of ``/v1/completions``.
 
@@ -85,24 +106,23 @@ def completion_form(
         before: tokens before them.
         ids: the tokens.
         found: their log-probabilities.
-        offset: characters before them.
+        characters: those of the text before them; None: they are the first.
         by_id: tokens are named by their ids.
     """
     told = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+    characters = characters or Characters()
     whole = [*before, *ids]
-    for place, (text, one) in enumerate(
-        zip(token_texts(tokenizer, before, ids), found, strict=True), start=len(before)
-    ):
-        told.text_offset.append(offset)
-        offset += len(text)
-        name = _name(whole[place], text, by_id=by_id)
+    for place, one in enumerate(found, start=len(before)):
+        name, content = _written(tokenizer, whole, place, whole[place], by_id=by_id)
+        told.text_offset.append(characters.begin(content))
         told.tokens.append(name)
         told.token_logprobs.append(None if one is None else one.value)
         named: dict[str, float] | None = None
         if one is not None:
             named = {}
-            for token, other, value in _best(tokenizer, whole, place, one):
-                named.setdefault(_name(token, other, by_id=by_id), value)
+            for token, value in one.best:
+                other, _ = _written(tokenizer, whole, place, token, by_id=by_id)
+                named.setdefault(other, value)
             # The actual token is always included.
             named[name] = one.value
         told.top_logprobs.append(named)
@@ -115,30 +135,47 @@ def chat_form(
 ) -> ChatLogprobs:
     """Log-probabilities in the form of ``/v1/chat/completions``; arguments as in
     `completion_form`."""
+    whole = [*before, *ids]
 
-    def named(token: int, text: str, value: float) -> dict[str, Any]:
-        name = _name(token, text, by_id=by_id)
-        return {"token": name, "logprob": value, "bytes": list(text.encode())}
+    def named(place: int, token: int, value: float) -> dict[str, Any]:
+        name, content = _written(tokenizer, whole, place, token, by_id=by_id)
+        return {"token": name, "logprob": value, "bytes": list(content)}
 
-    texts, whole = token_texts(tokenizer, before, ids), [*before, *ids]
     return ChatLogprobs(content=[
-        ChatToken(**named(whole[place], text, one.value), top_logprobs=[
-            LikelyToken(**named(*other)) for other in _best(tokenizer, whole, place, one)
+        ChatToken(**named(place, whole[place], one.value), top_logprobs=[
+            LikelyToken(**named(place, *other)) for other in one.best
         ])
-        for place, (text, one) in enumerate(zip(texts, found, strict=True), start=len(before))
+        for place, one in enumerate(found, start=len(before))
     ])
 
 
-def _name(token: int, text: str, *, by_id: bool) -> str:
-    """A token's name: its text, or its id, which is unique."""
-    return f"token_id:{token}" if by_id else text
+def _written(
+    tokenizer: Any, whole: Sequence[int], place: int, token: int, *, by_id: bool
+) -> tuple[str, bytes]:
+    """The name of a token at a position, and what it adds to the text in UTF-8.
+
+    The name is its text, for a token that begins or ends within a character OpenAI's
+    ``bytes:\\xe6\\x97``, or its id, which is unique.
+    """
+    name = added_text(tokenizer, whole[max(0, place - _CONTEXT) : place], token)
+    if name is not None:
+        content = name.encode()
+    else:
+        name = own_name(tokenizer, token)
+        alone: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        if "\ufffd" in alone:
+            content = _bytes_of(name)
+            name = "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
+        else:
+            content = alone.encode()
+    return (f"token_id:{token}" if by_id else name), content
 
 
-def _best(
-    tokenizer: Any, whole: Sequence[int], place: int, one: TokenLogprob
-) -> list[tuple[int, str, float]]:
-    """The likeliest tokens at a position: ids, texts and log-probabilities."""
-    before = whole[max(0, place - _CONTEXT) : place]
-    return [
-        (other, token_texts(tokenizer, before, [other])[0], value) for other, value in one.best
-    ]
+def _bytes_of(name: str) -> bytes:
+    """The bytes of a token from its name in the vocabulary: ``<0xE6>``, or byte-level BPE's
+    character for each byte."""
+    if re.fullmatch("<0x[0-9A-Fa-f]{2}>", name):
+        return bytes.fromhex(name[3:5])
+    return b"".join(
+        bytes([_BYTES[one]]) if one in _BYTES else one.encode() for one in name
+    )
