@@ -54,7 +54,7 @@ class Side:
         for line in self._process.stdout:
             if line.startswith("took "):
                 return float(line.split()[1])
-        raise RuntimeError(f"{self._process.args!r} ended at {case!r}; its errors stand above.")
+        raise RuntimeError(f"{self._process.args!r} ended at {case!r}; its errors are above.")
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def measure(side: str, sizes: Sizes = SIZES) -> None:
             break
         batch *= 2
     if not found:
-        raise RuntimeError(f"not even a batch of {sizes.first_batch} pairs fits.")
+        raise RuntimeError(f"a batch of {sizes.first_batch} pairs does not fit into memory.")
     print(json.dumps(found))
 
 

@@ -106,4 +106,4 @@ def held_memory() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 2**10
-    raise RuntimeError("this system does not tell a process's memory")
+    raise RuntimeError("this system does not report the memory of a process")

@@ -146,7 +146,7 @@ class Case:
             write_rows(self.file, self.shape, self.count, self.sizes)
         found = alone("benchmarks.prepare", side, self.file)
         if found["read"] != self.count:
-            raise RuntimeError(f"{side} read {found['read']} of {self.count} rows.")
+            raise RuntimeError(f"{side} processed {found['read']} of {self.count} rows.")
         if kept is not None:
             write_json(kept, found)
         return found

@@ -68,7 +68,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
     """A row for each recipe."""
     model = Path(os.environ.get("RECIPES_MODEL", MODEL))
     if device() != "cpu":
-        raise CannotRun("This table counts processor time; measure it where there is no GPU.")
+        raise CannotRun("This table counts processor time; run it on a machine without a GPU.")
     if not model.exists():
         raise CannotRun(
             f"There is no base model at {model}; make it with: python runs/smollm2.py --dtype "

@@ -70,7 +70,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
     """Rows per second of ours and transformers, and peak memory by the number of rows."""
     if not (shapes.DATA / FILE).exists():
         raise CannotRun(
-            f"no real completions under {shapes.DATA}; set DATA to the folder that has them."
+            f"no real completions in {shapes.DATA}; set DATA to their folder."
         )
     results = []
     for backbone, questions in sizes.backbones:

@@ -78,7 +78,7 @@ class Real:
     def pairs(self, vocabulary: int, seed: int) -> Iterator[TokenizedPair]:
         """Pairs of at most `MAX_LENGTH` tokens; raises `CannotRun` where the data is missing."""
         if not (DATA / self.file).exists() or not (DATA / TOKENIZER).exists():
-            raise CannotRun(f"no real rows under {DATA}; set DATA to the folder that has them.")
+            raise CannotRun(f"no real rows in {DATA}; set DATA to their folder.")
         rows = list(SOURCES.get(self.source)("train", path=str(DATA / self.file)))
         random.Random(seed).shuffle(rows)
         for row in rows:
@@ -115,7 +115,7 @@ def take(
     found = (pair for pair in shape.pairs(vocabulary, seed) if len(pair.chosen_ids) > longer_than)
     pairs = list(itertools.islice(found, count))
     if len(pairs) < count:
-        raise CannotRun(f"{shape.name}: {count} pairs are needed, {len(pairs)} are there.")
+        raise CannotRun(f"{shape.name}: {count} pairs are needed, got {len(pairs)}.")
     return pairs
 
 

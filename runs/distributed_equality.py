@@ -54,7 +54,7 @@ def run_all(work: Path, engines: list[str]) -> None:
                 shutil.rmtree(out, ignore_errors=True)
                 jobs.append({"config": settings(world, name, 2), "out": str(out)})
         if jobs:
-            print(f"{engine}: {len(jobs)} trainings", flush=True)
+            print(f"{engine}: {len(jobs)} training runs", flush=True)
             launch(engine, jobs, work)
 
 

@@ -148,7 +148,7 @@ def choose_rules(
         place: the file that the calibration is written to.
         fingerprint: of the reward model.
     """
-    print(f"validation samples: {np.mean(correct):.3f} right", flush=True)
+    print(f"validation samples: {np.mean(correct):.3f} correct", flush=True)
     calibration = fit_calibration(values, correct, model_fingerprint=fingerprint)
     save_calibration(calibration, place)
     quantiles = np.quantile(np.concatenate(values), np.linspace(0.02, 0.9, 45)).tolist()

@@ -100,7 +100,7 @@ def measure(place: Path, out: Path) -> dict[str, Figures]:
     asked = questions(place)
     random.Random(0).shuffle(asked)
     half = len(asked) // 2
-    print(f"{half} questions to choose on, {len(asked) - half} to test on", flush=True)
+    print(f"{half} questions for choosing, {len(asked) - half} for testing", flush=True)
     base = DecodingConfig(drop_start=5, max_new_tokens=10_000)
     flat = [row for rows in orders(asked[:half], SAMPLES) for row in rows]
     rules = choose_rules(

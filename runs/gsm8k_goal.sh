@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Baseline and goal-conditioned reward models on real solutions, same budget, several seeds:
-# AUROC on GSM8K (in distribution) and SVAMP (out of distribution), votes and filtering.
+# Compare a baseline with goal-conditioned reward models on real solutions, with equal training and
+# several seeds: AUROC on GSM8K (in distribution) and SVAMP (out of distribution), votes, filtering.
 #
 #   runs/gsm8k_goal.sh [OUT]            a small backbone from scratch, on a laptop CPU
 #   SIZE=full runs/gsm8k_goal.sh [OUT]  Llama-3.2-1B-Instruct as the backbone, on a GPU
 #
-# DATA is a folder with completions/{GSM8K,SVAMP}_multi.jsonl.gz (18 completions a question, MIT,
+# DATA is a folder with completions/{GSM8K,SVAMP}_multi.jsonl.gz (18 completions per question, MIT,
 # veronica320/Faithful-COT) and gsm8k/example_model_solutions.jsonl.gz (4 models, MIT,
-# openai/grade-school-math). Questions, not rows, are held out. PLANS names what is trained; other
-# plans than baseline and goal are the ablation.
+# openai/grade-school-math). Whole questions are held out. PLANS names the models to train: baseline,
+# goal and other forms of the objective.
 set -euo pipefail
 OUT=${1:-out/gsm8k-goal}
 DATA=${DATA:-../shared/data}

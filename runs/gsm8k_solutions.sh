@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# GSM8K solutions of real models as pairs → reward model → accuracy on held-out questions.
+# Train a reward model on pairs of GSM8K solutions and measure its accuracy on held-out questions.
 #
 #   runs/gsm8k_solutions.sh [OUT]              small: a backbone from scratch, minutes on a laptop CPU
 #   SIZE=full runs/gsm8k_solutions.sh [OUT]    Llama-3.2-1B-Instruct as the backbone, on a GPU
 #
 # DATA holds questions with graded completions: 1,319 questions × 18 completions (GSM8K_multi), or
-# OpenAI's example_model_solutions. Questions, not rows, are held out.
+# OpenAI's example_model_solutions. Whole questions are held out.
 set -euo pipefail
 OUT=${1:-out/gsm8k}
 SEED=${SEED:-0}

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Anthropic HH, harmless subset: prepare → policy → plain and FaRMA reward models → guided generation.
+# Anthropic HH, harmless subset: train a policy, Bradley-Terry and FaRMA reward models; compare
+# guided generation.
 #
 #   runs/hh_harmless.sh [OUT]              small: everything from scratch, minutes on a laptop CPU
 #   SIZE=full runs/hh_harmless.sh [OUT]    published: pythia-2.8b-hh-sft on Dahoas/static-hh, GPUs
 #
 # DATA is hh_rlhf_harmless_base_test.jsonl.gz (2,312 human comparisons), TOKENIZER the GPT-NeoX
-# tokenizer.json[.gz]; both are read, never copied.
+# tokenizer.json[.gz]; neither is copied.
 set -euo pipefail
 OUT=${1:-out/hh}
 SEED=${SEED:-0}

@@ -106,7 +106,7 @@ def main() -> None:
     disturb(command, output, seconds, options.kills, options.seed)
     finish([*command, str(output), "--resume"])
     rows, wrong = compare(output, whole)
-    print(f"{rows} rows after {options.kills} kills: {wrong} differ from the undisturbed run")
+    print(f"{rows} rows after {options.kills} kills: {wrong} differ from the uninterrupted run")
     sys.exit(1 if wrong else 0)
 
 
@@ -133,9 +133,9 @@ def disturb(command: list[str], output: Path, seconds: float, kills: int, seed: 
         process.wait()
         shards = count(partial)
         if process.returncode == -signal.SIGKILL:
-            print(f"kill {killed}: after {moment:.2f} s, {shards} shards stand", flush=True)
+            print(f"kill {killed}: after {moment:.2f} s, {shards} shards exist", flush=True)
         elif process.returncode == 0:
-            print(f"done before the moment; begun anew after {killed} kills", flush=True)
+            print(f"finished before the kill; started again after {killed} kills", flush=True)
             output.unlink()
             output.with_name(output.name + ".run.json").unlink()
         else:

@@ -64,7 +64,7 @@ def main() -> None:
     whole, cut = options.work / "whole", options.work / "cut"
     subprocess.run(command(world, whole), check=True)  # noqa: S603
     trained = (whole / "model").stat().st_mtime - (whole / "run.json").stat().st_mtime
-    print(f"undisturbed: {trained:.1f} s between the first written file and the model", flush=True)
+    print(f"no kills: {trained:.1f} s between the first written file and the model", flush=True)
     killed = 0
     while True:
         process = subprocess.Popen([*command(world, cut), "--resume"])  # noqa: S603

@@ -1,16 +1,16 @@
-# What both studies on SmolLM2 share; they read it with `source`.
+# Shared by both studies on SmolLM2, which load it with `source`.
 DATA=${DATA:-../shared/data}
 
-# Weights are read in bfloat16 where the hardware computes in it: a CPU that does not takes six times as long as
-# with float32. LAYERS= keeps the first layers alone.
+# Weights are loaded in bfloat16 if the hardware computes in it; other CPUs take six times as long as with
+# float32. LAYERS= keeps only the first layers.
 if [ -z "${BASE:-}" ]; then
   TYPE=$(python -c 'from rewardsteer.devices import multiplies_bfloat16 as native
 print("bfloat16" if native() else "float32")')
   BASE=$(python "$(dirname "${BASH_SOURCE[0]}")/smollm2.py" --dtype "$TYPE" ${LAYERS:+--layers "$LAYERS"})
 fi
 
-# Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
-# backwards through them. TARGETS= names other layers, for another base.
+# Adapters on the upper third of the layers: the other layers stay frozen, so the backward pass stops
+# before them. TARGETS= names other layers, for another base model.
 train() { # OUT RECIPE PREPARED SEED [SETTING…]
   local out=$1 recipe=$2 prepared=$3 seed=$4
   shift 4

@@ -3,12 +3,12 @@
 #
 #   runs/smollm2_guidance.sh SEED [OUT]             one CPU core, about an hour
 #   SIZE=full runs/smollm2_guidance.sh SEED [OUT]   about three CPU-hours
-#   SIZE=tiny runs/smollm2_guidance.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
+#   SIZE=tiny runs/smollm2_guidance.sh SEED [OUT]   the same steps in minutes; a test without meaningful results
 #
 # SmolLM2-135M-Instruct is the policy and the base of every reward model. Guides learn from some
-# preference pairs, the judge (a plain reward model) from others with another seed; prompts of both
-# are apart from those that are answered. What is finished is kept: the same command goes on after
-# a kill. A table over all seeds: rewardsteer evaluate runs OUT/seed-*/generation --out OUT/table.
+# preference pairs, the judge (a Bradley-Terry reward model) from others with another seed. The prompts
+# that are answered are held out from both. Finished parts are kept: the same command continues an
+# interrupted run. A table over all seeds: rewardsteer evaluate runs OUT/seed-*/generation --out OUT/table.
 set -euo pipefail
 SEED=${1:?the seed, a number}
 OUT=${2:-out/study-a}
@@ -39,16 +39,16 @@ learn bt bt guide "$SEED"
 learn pargs pargs guide "$SEED"
 learn genarm genarm guide "$SEED"
 learn farma farma guide "$SEED" "rounds=$ROUNDS"
-# One update that moves nothing: the language model's own head, as FaRMA starts from it.
+# One update without effect: the head stays the language-model head, FaRMA's start.
 learn untrained farma guide "$SEED" rounds=1 optimiser.max_steps=1 optimiser.learning_rate=1e-12
 
-# The partial-sequence model's guidance in a low-rank head on the policy's own states: no second model.
+# PARGS's guidance, distilled into a low-rank head on the policy's own states: no second model.
 [ -f "$RUN/distilled/model/rewardsteer.json" ] ||
   rewardsteer distil pairs/distil "policy=$BASE" "teacher=$RUN/pargs/model" "prompts=$RUN/samples.jsonl" \
     sampling.per_prompt=1 "sampling.max_new_tokens=$TOKENS" candidates.top_k=10 candidates.positions=8 \
     "seed=$SEED" optimiser.precision=auto "${SETTINGS[@]}" --out "$RUN/distilled" --resume
 
-# What CARDS accepts is a little above what the policy gets alone: the better of two samples, on average.
+# CARDS' target is slightly above the policy's own reward: the mean of the better of two samples.
 [ -f "$RUN/samples-target" ] || {
   rewardsteer generate --model "$BASE" --method best_of_n --n 2 --reward-model "$RUN/bt/model" --batch-size 16 \
     --prompts "$RUN/samples.jsonl" --max-new-tokens "$TOKENS" --seed "$SEED" --output "$RUN/samples-best.jsonl" --overwrite

@@ -3,13 +3,14 @@
 #
 #   runs/smollm2_solutions.sh SEED [OUT]             the first 8 of 30 layers; one CPU core, about an hour
 #   SIZE=full runs/smollm2_solutions.sh SEED [OUT]   all layers; about three CPU-hours
-#   SIZE=tiny runs/smollm2_solutions.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
+#   SIZE=tiny runs/smollm2_solutions.sh SEED [OUT]   the same steps in minutes; a test without meaningful results
 #
-# A plain reward model and two goal-conditioned ones (the default form and the published one) learn
-# from GSM8K solutions by ten models, balanced so that who wrote a solution does not tell whether it is
-# right. Held-out questions of GSM8K, and SVAMP out of distribution. The seed draws questions, pairs,
-# weights and order. What is finished is kept: the same command goes on after a kill. Tables over all
-# seeds of OUT: python runs/summarise_goal.py OUT baseline goal published.
+# A Bradley-Terry reward model and two goal-conditioned ones (the default form and the published one)
+# learn from GSM8K solutions by ten models, balanced so that the writer of a solution does not predict
+# whether it is correct. They are tested on held-out questions of GSM8K and on SVAMP (out of
+# distribution). The seed draws questions, pairs, weights and order. Finished parts are kept: the same
+# command continues an interrupted run. Tables over all seeds of OUT:
+# python runs/summarise_goal.py OUT baseline goal published.
 set -euo pipefail
 SEED=${1:?the seed, a number}
 OUT=${2:-out/study-b}

@@ -295,7 +295,7 @@ def test_absent_rows_are_told(shape, tmp_path, monkeypatch):
 
 
 def test_too_few_rows_are_told(data):
-    with pytest.raises(CannotRun, match="10 pairs are needed, 9 are there"):
+    with pytest.raises(CannotRun, match="10 pairs are needed, got 9"):
         take(HH_ROWS, 10, 64)
 
 
