@@ -8,27 +8,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from rewardsteer import __version__
-from rewardsteer.errors import RewardsteerError
 from rewardsteer.reports.inspector import live_page
 from rewardsteer.reports.page import policy_of
-from rewardsteer.serving import generation, inspecting, pooling, scoring, wording
-from rewardsteer.serving.errors import (
-    ApiError,
-    ClientDisconnected,
-    ErrorReply,
-    as_api_error,
-    bad_request,
-    failed,
-)
-from rewardsteer.serving.middleware import LEFT, AccessMiddleware
+from rewardsteer.serving import generation, inspecting, pooling, scoring
+from rewardsteer.serving.error_handlers import answer_errors
+from rewardsteer.serving.errors import ApiError, ErrorReply
+from rewardsteer.serving.middleware import AccessMiddleware
 from rewardsteer.serving.protocol import LoopTrouble
 from rewardsteer.serving.replies import (
     ChatReply,
@@ -43,13 +34,6 @@ from rewardsteer.serving.replies import (
     RewardsReply,
     TokenizeReply,
 )
-from rewardsteer.serving.reward_schema import (
-    PairsRequest,
-    RerankRequest,
-    RewardsRequest,
-    TextsRequest,
-)
-from rewardsteer.serving.schema import ChatRequest, CompletionRequest, InspectRequest
 from rewardsteer.serving.service import Service
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -62,12 +46,6 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "The request took too long.",
     }.items()
 }
-# Field names, suggested where a request has an unknown one.
-_KNOWN = sorted({
-    name for kind in (CompletionRequest, ChatRequest, RewardsRequest, InspectRequest, TextsRequest,
-                      PairsRequest, RerankRequest)
-    for name in kind.model_fields
-})
 _STREAMED: dict[int | str, dict[str, Any]] = {
     **_ERRORS, 200: {"content": {"text/event-stream": {}}},
 }
@@ -111,7 +89,7 @@ def create_app(
         title="rewardsteer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Reward-guided generation and rewards.",
     )
-    _answer_errors(app)
+    answer_errors(app)
     _add_models(app, service)
     _add_routes(app, service)
     middleware = AccessMiddleware(
@@ -121,56 +99,6 @@ def create_app(
     _add_page(app, service, needs_key=api_key is not None)
     middleware.routes = {route.path for route in app.routes if isinstance(route, Route)}
     return middleware
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """Send every error in OpenAI's form."""
-
-    def told(error: ApiError) -> Response:
-        return Response(
-            error.encoded(), error.status, error.headers(), media_type="application/json"
-        )
-
-    @app.exception_handler(ApiError)
-    async def refused(request: Request, error: ApiError) -> Response:
-        return told(error)
-
-    @app.exception_handler(RewardsteerError)
-    async def unfit(request: Request, error: RewardsteerError) -> Response:
-        return told(as_api_error(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        errors = [{**one, "loc": one["loc"][1:]} for one in error.errors()]
-        if errors[0]["type"] == "json_invalid":
-            why = errors[0].get("ctx", {}).get("error", "it cannot be read")
-            at = errors[0]["loc"][0] if errors[0]["loc"] else 0
-            return told(bad_request(f"The body is not valid JSON: {why}, at character {at}."))
-        if errors[0]["type"] == "missing" and not errors[0]["loc"]:
-            return told(bad_request("The body is empty; expected a JSON object."))
-        return told(bad_request(*wording.told(errors, error.body, _KNOWN)))
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        message = str(error.detail)
-        if error.status_code == 400:
-            # Raised while the body is parsed, for what Python's parser does not take.
-            message = ("The body is not valid JSON: it is nested too deeply, or a number is too "
-                       "long.")
-        elif error.status_code == 404:
-            message = "There is no such route; docs/serving.md and /openapi.json list them."
-        elif error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "")
-            message = f"This route is not asked that way; use {allowed or 'another method'}."
-        return told(ApiError(error.status_code, message, more=error.headers or {}))
-
-    @app.exception_handler(ClientDisconnected)
-    async def left(request: Request, error: ClientDisconnected) -> Response:
-        return Response(status_code=LEFT)
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        return told(failed())
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
