@@ -1,6 +1,8 @@
 """Files appear whole, for whoever the umask lets read them."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -11,7 +13,14 @@ from rewardsteer.decoding.requests import read_requests
 from rewardsteer.doctor.samples import read_samples
 from rewardsteer.errors import DataError, OutputError
 from rewardsteer.evaluation.correctness.scored_files import load_scored
-from rewardsteer.outputs import read_json, read_jsonl, unfinished_folder, write_text
+from rewardsteer.outputs import (
+    claim_folder,
+    claimed_folder,
+    read_json,
+    read_jsonl,
+    unfinished_folder,
+    write_text,
+)
 
 
 def test_a_written_file_has_the_mode_of_any_other(tmp_path):
@@ -68,6 +77,42 @@ def test_what_killed_processes_left_goes_and_what_others_hold_stays(tmp_path):
 
 
 ROW = {"prompt": "a", "completion": "b\u2028c", "is_correct": True}
+
+
+CLAIMS = """
+import os, sys, time
+from pathlib import Path
+from rewardsteer.outputs import claimed_folder
+
+with claimed_folder(Path(sys.argv[1])):
+    (Path(sys.argv[1]) / "begun").touch()
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("again", [{"resume": True}, {"overwrite": True}])
+def test_a_folder_that_another_process_writes_to_is_refused_until_that_ends(tmp_path, again):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIMS, str(out)], stdout=subprocess.PIPE, text=True
+    )
+    orphan = int(process.stdout.readline())
+    try:
+        with pytest.raises(OutputError, match="Another process is writing to"):
+            claim_folder(out, **again)
+        assert (out / "begun").exists()
+        process.kill()
+        process.wait()
+        # A fork of it lives on, as workers of a killed run may, and holds nothing.
+        os.kill(orphan, 0)
+        with claimed_folder(out, **again):
+            assert (out / "begun").exists() == ("resume" in again)
+    finally:
+        process.kill()
+        os.kill(orphan, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("read", [

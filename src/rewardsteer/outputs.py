@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.errors import DataError, OutputError
+from rewardsteer.locks import lock_folder
 
 # Half of a surrogate pair can only be written as an escape.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -47,13 +48,42 @@ def claim_folder(
     return path
 
 
+@contextmanager
+def claimed_folder(
+    path: Path, *, resume: bool | None = None, overwrite: bool = False
+) -> Iterator[None]:
+    """`claim_folder`, and keep other processes from claiming the folder meanwhile, which two jobs
+    of a queue may do that resume one run.
+
+    Raises:
+        OutputError: see `claim_folder`.
+    """
+    claim_folder(path, resume=resume, overwrite=overwrite)
+    with ExitStack() as locked:
+        try:
+            locked.enter_context(lock_folder(path))
+        except BlockingIOError as error:
+            raise OutputError(_busy(path)) from error
+        except OSError:
+            pass  # Some file systems have no locks.
+        yield
+
+
+def _busy(path: Path) -> str:
+    return (
+        f"Another process is writing to the output folder {path}; wait until it has ended, or "
+        "choose another folder."
+    )
+
+
 def check_folder(
     path: Path, *, resume: bool | None = None, overwrite: bool = False
 ) -> None:
     """Refuse what `claim_folder` would refuse, without creating or deleting anything.
 
     Raises:
-        OutputError: the folder is not empty and neither flag was given, or it is a file.
+        OutputError: the folder is not empty and neither flag was given, another process is writing
+            to it (see `claimed_folder`), or it is a file.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
@@ -63,6 +93,14 @@ def check_folder(
             f"The output folder {path} is not empty; choose another, or pass {going_on}"
             "overwrite=True (--overwrite) to replace it."
         )
+    if path.exists():
+        try:
+            with lock_folder(path, shared=True):
+                pass
+        except BlockingIOError as error:
+            raise OutputError(_busy(path)) from error
+        except OSError:
+            pass  # No permission, which the caller reports, or no locks.
     places = (Path.home(), Path.cwd(), Path("/"))
     if overwrite and not resume and path.resolve() in [one.resolve() for one in places]:
         raise OutputError(f"Refusing to delete {path} to replace it; choose a subfolder.")
@@ -223,7 +261,7 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
     """
     prefix = f".{path.name}.unfinished-"
     for left in path.parent.glob(f"{glob.escape(prefix)}*"):
-        with suppress(OSError), _lock(left):
+        with suppress(OSError), lock_folder(left):
             shutil.rmtree(left, ignore_errors=True)
     while True:
         with tempfile.TemporaryDirectory(
@@ -233,28 +271,11 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
             with ExitStack() as locked:
                 # Some file systems have no locks; what is left there stays.
                 with suppress(OSError):
-                    locked.enter_context(_lock(held))
+                    locked.enter_context(lock_folder(held))
                 # Between the two lines above, another process may have taken it for a leftover.
                 if held.exists():
                     yield held
                     return
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which the system releases when the process ends; raises `OSError` if
-    another process holds it, or the system has no locks."""
-    try:
-        import fcntl
-    except ImportError as error:
-        raise OSError("this system has no such locks") from error
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

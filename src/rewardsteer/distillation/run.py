@@ -9,6 +9,7 @@
 import functools
 import logging
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import check_causal, find_start
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.config import TermConfig
-from rewardsteer.outputs import claim_folder, write_json
+from rewardsteer.outputs import claimed_folder, write_json
 from rewardsteer.training.arguments import training_arguments
 from rewardsteer.training.checks import check_optimiser
 from rewardsteer.training.fit import fit
@@ -87,29 +88,30 @@ def distil(
     _check_student(config, tokenizer)
     if config.records is not None:
         _check_records(config, tokenizer, Path(config.records))
-    if processes.is_main_process:
-        claim_folder(out, resume=resume, overwrite=overwrite)
-        _check_same(config, out)
-    wait()
-    if (out / "result.json").exists():
-        return out / "model"
-    records = out / "records" if config.records is None else Path(config.records)
-    try:
-        if processes.is_main_process and config.records is None:
-            _collect(config, tokenizer, records, device, announce)
+    with ExitStack() as claimed:
+        if processes.is_main_process:
+            claimed.enter_context(claimed_folder(out, resume=resume, overwrite=overwrite))
+            _check_same(config, out)
         wait()
-        student, tokenizer = build_student(config)
-        rows, held = _rows(config, records, position_limit(student.carrier.config))
-    except RewardsteerError:
-        # Nothing was made yet: leave the folder as it was found.
-        made = resume or shard_path(out / "records", 0).exists()
-        if processes.is_main_process and not made:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
-    figures = _train(config, student, tokenizer, rows, held, out, resume=resume)
-    if processes.is_main_process:
-        _finish(config, student, tokenizer, records, out, figures)
-    wait()
+        if (out / "result.json").exists():
+            return out / "model"
+        records = out / "records" if config.records is None else Path(config.records)
+        try:
+            if processes.is_main_process and config.records is None:
+                _collect(config, tokenizer, records, device, announce)
+            wait()
+            student, tokenizer = build_student(config)
+            rows, held = _rows(config, records, position_limit(student.carrier.config))
+        except RewardsteerError:
+            # Nothing was made yet: leave the folder as it was found.
+            made = resume or shard_path(out / "records", 0).exists()
+            if processes.is_main_process and not made:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+        figures = _train(config, student, tokenizer, rows, held, out, resume=resume)
+        if processes.is_main_process:
+            _finish(config, student, tokenizer, records, out, figures)
+        wait()
     return out / "model"
 
 

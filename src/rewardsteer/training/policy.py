@@ -1,5 +1,6 @@
 """Supervised fine-tuning of a policy on responses, with the plain `transformers.Trainer`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rewardsteer.models.checkpoint import (
 from rewardsteer.models.compatibility import first_difference
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.start import load_language_model
-from rewardsteer.outputs import check_folder, claim_folder, read_json, write_json
+from rewardsteer.outputs import check_folder, claimed_folder, read_json, write_json
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.training.checks import check_optimiser, check_trainer_sections
 from rewardsteer.training.policy_config import PolicyConfig
@@ -89,11 +90,6 @@ def train_policy(
         DataError: no row is left.
         OutputError: see `claim_folder`.
     """
-    from transformers import Trainer
-
-    from rewardsteer.training.arguments import apply_liger, training_arguments
-    from rewardsteer.training.showing import LogLines, showing
-
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     check_optimiser(config.optimiser, processes.num_processes)
     makers = check_trainer_sections(config, evaluate=False)
@@ -106,11 +102,26 @@ def train_policy(
         raise DataError("Fine-tuning a policy needs rows; the SFT set is empty.")
     rows, _ = drop_too_long(rows, position_limit(model.config))
     wait()
-    if processes.is_main_process:
-        claim_folder(out, overwrite=overwrite)
-        save_config(config, out / "config.yaml")
-        write_json(out / "run.json", {"versions": library_versions(), "seed": config.seed})
-    wait()
+    with ExitStack() as claimed:
+        if processes.is_main_process:
+            claimed.enter_context(claimed_folder(out, overwrite=overwrite))
+            save_config(config, out / "config.yaml")
+            write_json(out / "run.json", {"versions": library_versions(), "seed": config.seed})
+        wait()
+        _fit(config, model, tokenizer, rows, out, [make() for make in makers])
+        wait()
+    return out / "model"
+
+
+def _fit(
+    config: PolicyConfig, model: Any, tokenizer: Any, rows: Any, out: Path, callbacks: list[Any]
+) -> None:
+    """Train the model and save it. Every process calls this."""
+    from transformers import Trainer
+
+    from rewardsteer.training.arguments import apply_liger, training_arguments
+    from rewardsteer.training.showing import LogLines, showing
+
     ensure_padding_token(tokenizer, model)
     arguments = training_arguments(
         out / "checkpoints", config.optimiser, config.log, config.seed, evaluate=False,
@@ -124,13 +135,11 @@ def train_policy(
         args=arguments,
         train_dataset=rows,
         data_collator=SftCollator(tokenizer.pad_token_id),
-        callbacks=[LogLines(out / "metrics.jsonl", "policy"), *(make() for make in makers)],
+        callbacks=[LogLines(out / "metrics.jsonl", "policy"), *callbacks],
     )
     with showing(trainer, "policy", bar=config.log.progress, lines=config.log.print_logs):
         trainer.train()
     _save(trainer, config, tokenizer, out / "model")
-    wait()
-    return out / "model"
 
 
 def _save(trainer: Any, config: PolicyConfig, tokenizer: Any, folder: Path) -> None:

@@ -11,6 +11,7 @@ import gc
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from rewardsteer.models.limits import position_limit
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import trained_template
 from rewardsteer.objectives.combine import build_objective
-from rewardsteer.outputs import claim_folder, read_json, write_json
+from rewardsteer.outputs import claimed_folder, read_json, write_json
 from rewardsteer.quiet import keep_log
 from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.checks import check_settings
@@ -95,38 +96,48 @@ def train(
             trained_template(config.base_model),
         )
     resume = resume or resume_from_checkpoint is not None
-    if processes.is_main_process:
-        claim_folder(out, resume=resume, overwrite=overwrite)
-        keep_log(out)
-        check_same(config, out, processes.num_processes)
-    wait()
-    if resume_from_checkpoint is not None:
-        check_checkpoint(config, out, resume_from_checkpoint)
-    if finished(config, out):
-        return out / "model"
-    wait()
-    try:
+    with ExitStack() as held:
         if processes.is_main_process:
+            held.enter_context(claimed_folder(out, resume=resume, overwrite=overwrite))
+            keep_log(out)
+            check_same(config, out, processes.num_processes)
+        wait()
+        if resume_from_checkpoint is not None:
+            check_checkpoint(config, out, resume_from_checkpoint)
+        if finished(config, out):
+            return out / "model"
+        wait()
+        data, ready = _begin(config, tokenizer, out, wait, resume=resume)
+        going = _Run(config, tokenizer, data, out, wait, [*makers, *callbacks])
+        state = _run_phases(going, ready, resume=resume, resume_from=resume_from_checkpoint)
+        if processes.is_main_process:
+            _finish(config, tokenizer, data, out, state)
+        wait()
+    return out / "model"
+
+
+def _begin(
+    config: TrainConfig, tokenizer: Any, out: Path, wait: Callable[[], None], *, resume: bool
+) -> tuple[Path, list[RewardModel]]:
+    """The folder of prepared data, and a new run's first model. It is built here, so that a refusal
+    leaves the folder empty."""
+    first = PartialState().is_main_process
+    try:
+        if first:
             reopen(out)
             _prepare_data(config, tokenizer, out, overwrite=resume)
         wait()
         data = out / "data" if config.prepared is None else Path(config.prepared)
-        # A new run's first model is built here, so that a refusal leaves the folder empty.
         ready = [] if (out / "state.json").exists() else [build(config, tokenizer)]
         if ready:
             objectives = [build_objective(phase.objective) for phase in config.plan()]
             check_phases(objectives, data, position_limit(ready[0].carrier.config))
     except RewardsteerError:
         # Nothing was trained yet: leave the folder as it was found.
-        if processes.is_main_process and not resume:
+        if first and not resume:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    going = _Run(config, tokenizer, data, out, wait, [*makers, *callbacks])
-    state = _run_phases(going, ready, resume=resume, resume_from=resume_from_checkpoint)
-    if processes.is_main_process:
-        _finish(config, tokenizer, data, out, state)
-    wait()
-    return out / "model"
+    return data, ready
 
 
 @dataclass(frozen=True)
