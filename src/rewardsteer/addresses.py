@@ -2,12 +2,14 @@
 connections and busy servers, respects Retry-After and keeps keys out of messages."""
 
 import functools
+import math
 import os
 import ssl
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from rewardsteer.errors import ConfigError
 
@@ -25,6 +27,36 @@ _SHOWN = 300  # characters of a server's message
 def is_address(name: object) -> bool:
     """Whether a model's name is an address, not a folder or a name on the hub."""
     return str(name).startswith(("http://", "https://"))
+
+
+def shown_address(url: str) -> str:
+    """A server's address without a user's name and password.
+
+    Raises:
+        ConfigError: it is no address of the web.
+    """
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (AttributeError, TypeError, ValueError):  # no text, or a port or host that is none
+        whole = None
+    if not whole:
+        raise ConfigError(
+            f"Expected the address of a server, such as http://127.0.0.1:8000, got {url!r}."
+        )
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def check_limits(timeout: Any, concurrency: Any = 1) -> None:
+    """Raise `ConfigError` unless a timeout is a positive number of seconds and the number of
+    concurrent requests a whole number from 1 on."""
+    numbers = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not (numbers and math.isfinite(timeout) and timeout > 0):
+        raise ConfigError(f"Expected timeout= as a positive number of seconds, got {timeout!r}.")
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigError(
+            f"Expected concurrency= as a whole number from 1 on, got {concurrency!r}."
+        )
 
 
 def openai_library(user: str, extra: str, instead: str) -> Any:
@@ -61,7 +93,12 @@ def open_client(
         timeout: seconds to wait for a response.
         retries: of a failed request.
         asynchronous: return an asynchronous client.
+
+    Raises:
+        ConfigError: the address or the timeout is none.
     """
+    shown_address(url)
+    check_limits(timeout)
     client, transport = (
         (library.AsyncOpenAI, library.DefaultAsyncHttpxClient) if asynchronous
         else (library.OpenAI, library.DefaultHttpxClient)

@@ -102,3 +102,33 @@ def test_an_implicit_reward(tmp_path):
     assert found.tokens[-1] == "<eos>"
     assert found.rewards[-1] == pytest.approx(rm.score("1+1", "2"), abs=1e-5)
     assert "implicit" in repr(rm)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"nonsense": 1}, "Unknown option 'nonsense'"), ({"timeout": 0}, "positive number of seconds"),
+    ({"timeout": "x"}, "timeout= as a number, got 'x'"), ({"concurrency": 0}, "from 1 on, got 0"),
+    ({"key_env": 3}, "key_env= as text"),
+])
+def test_wrong_options_are_refused_before_a_request(options, message):
+    for make in (
+        lambda: RemoteRewardModel("http://127.0.0.1:1", **options),
+        lambda: JudgeRewardModel("http://127.0.0.1:1/v1", "m", **options),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"label": True}, "label= as a whole number or null, got true"),
+    ({"fields": 3}, "fields= as a mapping or null"), ({"template": "x"}, "template= as a mapping"),
+    ({"activation": "relu"}, "activation= as 'auto' or 'none' or 'sigmoid', got 'relu'"),
+])
+def test_options_of_reward_servers(options, message):
+    with pytest.raises(ConfigError, match=message):
+        RemoteRewardModel("http://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("scale", [5, (1,), (1, 2, 3), ("1", "9"), (0, 10), (5, 5), (True, 9)])
+def test_scales_of_judges(scale):
+    with pytest.raises(ConfigError, match="from one digit to a higher one"):
+        JudgeRewardModel("http://127.0.0.1:1/v1", "m", scale=scale)

@@ -203,8 +203,8 @@ def test_templates_are_mappings_too(folders):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"trust_remote_code": "no"}, "trust_remote_code= as true or false, got text"),
-    ({"kind": "classifier", "negate": "no"}, "negate= as true or false, got text"),
+    ({"trust_remote_code": "no"}, "trust_remote_code= as true or false, got .no."),
+    ({"kind": "classifier", "negate": "no"}, "negate= as true or false, got .no."),
     ({"revision": 3}, "revision= as text or null"),
     ({"kind": "value_head", "reward_token": "x"}, "reward_token= as a whole number or null"),
     ({"kind": "nemotron", "logit": 1.5}, "logit= as a whole number"),

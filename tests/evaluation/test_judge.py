@@ -298,7 +298,7 @@ def test_what_cannot_work_shows_before_anything_is_generated(ask):
         url = server.url
         ask(server).check()
         assert sum(server.questions.values()) == 1
-    with pytest.raises(ConfigError, match=re.escape(url) + ".*Connection error.*/v1"):
+    with pytest.raises(ConfigError, match=re.escape(url) + " cannot be reached.*/v1"):
         PairJudge(url, "referee").check()
     for status, content, words in (
         (401, {"error": {"message": f"wrong key {KEY}"}}, "REFEREE_KEY"),

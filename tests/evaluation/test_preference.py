@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources import SOURCES
-from rewardsteer.errors import DataError
+from rewardsteer.errors import DataError, NonFiniteError
 from rewardsteer.evaluation.calibration import (
     brier,
     expected_calibration_error,
@@ -23,9 +23,12 @@ from rewardsteer.evaluation.calibration import (
 )
 from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
 from rewardsteer.evaluation.statistics import over, share
+from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.limits import check_length
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Comparison
 from tests.fakes import character_tokenizer, save_tiny
 
@@ -54,6 +57,15 @@ class TableScorer:
         for prompt, response in zip(prompt_ids, response_ids, strict=True):
             assert self.position_limit is None or len(prompt + response) <= self.position_limit
         return np.array([self.rewards[" ".join(response)] for response in response_ids])
+
+
+class ShortTexts(TextScorer):
+    """Looks rewards up and scores no text of three words."""
+
+    def score(self, prompts, completions, *, batch_size=16, closed=True):
+        for number, text in enumerate(completions, start=1):
+            check_length(number, len(text.split()), 2)
+        return np.array([REWARDS[text] for text in completions])
 
 
 def as_text(prompt):
@@ -143,6 +155,27 @@ def test_rows_too_long_are_counted_and_in_no_figure():
         evaluate_comparisons(TableScorer(position_limit=2), comparisons())
     with pytest.raises(DataError, match="got none"):
         evaluate_comparisons(TableScorer(), [])
+
+
+def test_pairs_that_a_model_of_texts_cannot_score_are_in_no_figure():
+    found = evaluate_comparisons(ShortTexts(), comparisons())
+    assert found["all"] == figures([0, 0.5], -0.5, -0.5)
+    assert found["notes"][-1].startswith(
+        "2 of 4 pairs could not be scored and are left out; one reason: This row has 3 tokens"
+    )
+    with pytest.raises(DataError, match="Row 1 has 3 tokens"):
+        evaluate_comparisons(ShortTexts(), comparisons([("x", "a b c", "l m n")]))
+
+
+def test_a_reward_that_is_no_number_names_its_pair():
+    class Scorer(TableScorer):
+        def score_ids(self, prompt_ids, response_ids, *, batch_size=16, numbers=None):
+            rewards = super().score_ids(prompt_ids, response_ids)
+            require_finite(np.where(rewards == REWARDS["h i"], np.nan, rewards), numbers)
+            return rewards
+
+    with pytest.raises(NonFiniteError, match="row 3 is nan"):
+        evaluate_comparisons(Scorer(), comparisons())
 
 
 @pytest.mark.parametrize("pairs", [

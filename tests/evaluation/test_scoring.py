@@ -23,7 +23,9 @@ from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.limits import check_length
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.text_scorer import TextScorer
 from tests.fakes import character_tokenizer, save_tiny
 
 LIMIT = 512  # positions of the tiny llama
@@ -519,3 +521,22 @@ class TestCommands:
             tmp_path, tmp_path / "out").stderr
         write(path, [*rows, rows[3] | {"completion": "another"}])
         refused(evaluate(tmp_path, tmp_path / "no"), f"{path}, line 37", f"({path}, line 4)")
+
+
+def test_a_model_of_texts_skips_the_rows_that_it_cannot_score(tmp_path):
+    """Few rows are scored twice to find them, and the reason is about the row that it is in."""
+    scored = []
+
+    class Short(TextScorer):
+        def score(self, prompts, completions, *, batch_size=16, closed=True):
+            for number, text in enumerate(completions, start=1):
+                check_length(number, len(text), 3)
+            scored.extend(completions)
+            return np.array([float(len(text)) for text in completions])
+
+    rows = [{"prompt": "a", "completion": "b" * (5 if n == 37 else n % 3)} for n in range(100)]
+    assert score_rows(Short(), rows, tmp_path / "y.jsonl", Settings()).skipped == 1
+    found = read(tmp_path / "y.jsonl")
+    assert [row["reward"] for row in found] == [None if n == 37 else n % 3 for n in range(100)]
+    assert found[37]["skipped"].startswith("This row has 5 tokens")
+    assert len(scored) == 99

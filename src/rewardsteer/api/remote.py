@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.api.inputs import as_template
 from rewardsteer.api.reward_model import RewardModel
+from rewardsteer.models.kinds.options import check_options
 from rewardsteer.models.remote.judge import JudgeScorer
 from rewardsteer.models.remote.scorer import RemoteScorer
 from rewardsteer.quiet import quiet_calls
@@ -32,6 +34,8 @@ class RemoteRewardModel(RewardModel):
     """
 
     def __init__(self, url: str, *, api: str = "auto", **options: Any) -> None:
+        options["template"] = as_template(options.get("template"))
+        check_options(RemoteScorer, {"api": api, **options}, "a reward model behind an address")
         super().__init__(RemoteScorer(url, api=api, **options))
 
     def __repr__(self) -> str:
@@ -62,6 +66,7 @@ class JudgeRewardModel(RewardModel):
     """
 
     def __init__(self, url: str, model: str, **options: Any) -> None:
+        check_options(JudgeScorer, {"model": model, **options}, "a judge")
         super().__init__(JudgeScorer(url, model, **options))
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.addresses import is_address
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
 from rewardsteer.cli.goal_options import check_goal_options, find_goal
@@ -83,8 +84,12 @@ def score_command(
         ),
     ] = None,
     shard_rows: Annotated[
-        int, typer.Option(min=1, help="Rows written together; a kill loses at most so many.")
-    ] = 2048,
+        int | None,
+        typer.Option(
+            min=1, help="Rows written together; a kill loses at most so many. Default: 2048, for a "
+            "reward model behind an address 256."
+        ),
+    ] = None,
     device: Device = "auto", dtype: Dtype = None,
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
@@ -110,7 +115,8 @@ def score_command(
     with readable(input_) as source, writable(output) as place:
         _score_all(
             source, place, reward_model, problems or [], vllm, goal=goal, goal_name=goal_name,
-            tokens=tokens, steps=steps, batch_tokens=batch_tokens, shard_rows=shard_rows,
+            tokens=tokens, steps=steps, batch_tokens=batch_tokens,
+            shard_rows=shard_rows or (256 if is_address(reward_model) else 2048),
             device=device, dtype=dtype, resume=resume, overwrite=overwrite, engine=engine,
             ray_address=ray_address, ray_actors=ray_actors, written=read_template(template),
             kind=kind, options=kind_options(kind_option),

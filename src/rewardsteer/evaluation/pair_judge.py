@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from string import Template
 
 from rewardsteer.addresses import KEY_ENV
+from rewardsteer.errors import ConfigError
 from rewardsteer.models.remote.chat import ChatJudge, words
 
 PROMPT = Template("""\
@@ -53,7 +54,7 @@ class PairJudge:
 
     def __init__(self, url: str, model: str, *, key_env: str = KEY_ENV) -> None:
         self._chat = ChatJudge(url, model, key_env=key_env)
-        self.url, self.model = url, model
+        self.url, self.model = self._chat.url, model
 
     def check(self) -> None:
         """Ask a short question; see `ChatJudge.check`."""
@@ -67,7 +68,9 @@ class PairJudge:
         """
         shown = (pair.baseline, pair.response)
         first, second = shown if pair.baseline_first else shown[::-1]
-        reply, why = self._chat.ask(
-            PROMPT.substitute(prompt=pair.prompt, first=first, second=second)
-        )
+        question = PROMPT.substitute(prompt=pair.prompt, first=first, second=second)
+        try:
+            reply, why = self._chat.ask(question)
+        except ConfigError as error:
+            raise ConfigError(f"{error} What was judged before is kept.") from error
         return words(reply), why

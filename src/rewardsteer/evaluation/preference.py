@@ -1,5 +1,6 @@
 """Accuracy, calibration and length bias of a reward model on held-out comparisons."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from rewardsteer.data.store_checks import check_template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.preference_figures import ScoredPairs, summarise
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
+from rewardsteer.models.text_scorer import (
+    NUMBERED_ROW,
+    ROWS_WITH_TOOLS,
+    TextScorer,
+    require_tokens,
+)
 from rewardsteer.records import Comparison
 
 Announce = Callable[[int, int], None]
@@ -79,7 +85,7 @@ def evaluate_comparisons(
         ``reward_by_length``: see `rewardsteer.evaluation.distributions`.
 
     Raises:
-        DataError: there is no comparison that the model can read.
+        DataError: there is no comparison that the model can score.
     """
     if not scorer.reads_tokens:
         return _evaluate_texts(scorer, comparisons, batch_size, announce)
@@ -111,21 +117,37 @@ def _evaluate_texts(
     if not comparisons:
         raise DataError("Expected comparisons to evaluate, got none.")
 
+    if any(one.tools for one in comparisons):
+        require_tokens(scorer, ROWS_WITH_TOOLS)
+    reasons: list[DataError] = []
+
     def score(part: Sequence[int], column: int) -> np.ndarray:
         some = [comparisons[i] for i in part]
-        return score_with_tools(
-            scorer, [one.prompt for one in some],
-            [one.rejected if column else one.chosen for one in some],
-            [one.tools for one in some], batch_size=batch_size,
+        found = scorer.score_each(
+            [one.prompt for one in some],
+            [one.rejected if column else one.chosen for one in some], batch_size=batch_size,
         )
+        reasons.extend(one for one in found if isinstance(one, DataError))
+        return np.array([math.nan if isinstance(one, DataError) else one for one in found])
 
     rewards = _rewards(range(len(comparisons)), score, batch_size, announce)
-    lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in comparisons])
-    prompts = np.unique([repr(one.prompt) for one in comparisons], return_inverse=True)[1]
+    kept = np.flatnonzero(np.isfinite(rewards).all(axis=1))
+    if not len(kept):
+        raise reasons[0]
+    some = [comparisons[int(i)] for i in kept]
+    lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in some])
+    prompts = np.unique([repr(one.prompt) for one in some], return_inverse=True)[1]
     pairs = ScoredPairs(
-        rewards, lengths, [one.subset for one in comparisons], prompts, _writers(comparisons)
+        rewards[kept], lengths, [one.subset for one in some], prompts, _writers(some)
     )
-    return summarise(pairs, _texts(comparisons), too_long=0)
+    found = summarise(pairs, _texts(some), too_long=0)
+    left_out = len(comparisons) - len(kept)
+    if left_out:
+        found["notes"].append(
+            f"{left_out} of {len(comparisons)} pairs could not be scored and are left out; one "
+            f"reason: {NUMBERED_ROW.sub('This row', str(reasons[0]))}"
+        )
+    return found
 
 
 def _evaluate(
@@ -139,7 +161,7 @@ def _evaluate(
     def score(part: Sequence[int], column: int) -> np.ndarray:
         return scorer.score_ids(
             [prompts[i] for i in part], [responses[column][i] for i in part],
-            batch_size=batch_size, numbers=part,
+            batch_size=batch_size, numbers=[one + 1 for one in part],
         )
 
     lengths = np.array([[len(ids) for ids in side] for side in responses], dtype=int).T

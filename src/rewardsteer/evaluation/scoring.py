@@ -12,7 +12,12 @@ from rewardsteer.evaluation.step_values import pairs_of, tools_of, with_step_val
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.prefix_scorer import Goal
 from rewardsteer.models.scorer import Scorer, TokenScores
-from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
+from rewardsteer.models.text_scorer import (
+    NUMBERED_ROW,
+    ROWS_WITH_TOOLS,
+    TextScorer,
+    require_tokens,
+)
 
 _DIGITS = 6  # of token values in files
 ADDED = (
@@ -150,24 +155,13 @@ def _given(row: Row) -> Row:
 
 def _of_texts(scorer: TextScorer, rows: Sequence[Row]) -> Iterator[Row]:
     """The rows with rewards of a model that scores texts alone."""
-    prompts, completions = pairs_of(rows)
-    try:
-        values = [
-            {"reward": float(one)}
-            for one in score_with_tools(scorer, prompts, completions, tools_of(rows))
-        ]
-    except DataError:
-        # Some row cannot be scored: rows are scored one by one, so that only this one is skipped.
-        values = [_of_text(scorer, *one) for one in zip(prompts, completions, strict=True)]
-    for row, value in zip(rows, values, strict=True):
-        yield _given(row) | value
-
-
-def _of_text(scorer: TextScorer, prompt: Any, completion: str) -> Row:
-    try:
-        return {"reward": float(scorer.score([prompt], [completion])[0])}
-    except DataError as error:
-        return {"reward": None, "skipped": str(error)}
+    if any(tools_of(rows)):
+        require_tokens(scorer, ROWS_WITH_TOOLS)
+    for row, found in zip(rows, scorer.score_each(*pairs_of(rows)), strict=True):
+        yield _given(row) | (
+            {"reward": None, "skipped": NUMBERED_ROW.sub("This row", str(found))}
+            if isinstance(found, DataError) else {"reward": found}
+        )
 
 
 def _values(

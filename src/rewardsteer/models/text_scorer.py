@@ -1,6 +1,7 @@
 """The interface of every kind of reward model: it scores texts, and the steps of texts."""
 
 import abc
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # Between the steps of a response.
 STEP_SEPARATOR = "\n\n"
+# The beginning of an error about a row; the number is that among the rows scored together.
+NUMBERED_ROW = re.compile(r"^Row \d+\b")
+# What needs a model of token ids, for `require_tokens`.
+ROWS_WITH_TOOLS = "rows with tools, which its chat template has to write"
 
 
 class TextScorer(abc.ABC):
@@ -56,6 +61,29 @@ class TextScorer(abc.ABC):
             DataError: different numbers of prompts and completions, or a row too long.
             NonFiniteError: a reward is NaN or infinite; names the row.
         """
+
+    def score_each(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+    ) -> list[float | DataError]:
+        """Rewards of N completions; in place of one that cannot be scored, the reason.
+
+        Raises:
+            NonFiniteError: a reward is NaN or infinite.
+        """
+        if not len(prompts):
+            return []
+        try:
+            found = self.score(prompts, completions, batch_size=batch_size)
+            return [float(one) for one in found]
+        except DataError as error:
+            if len(prompts) == 1:
+                return [error]
+        half = len(prompts) // 2
+        parts = (slice(half), slice(half, None))
+        return [
+            one for part in parts
+            for one in self.score_each(prompts[part], completions[part], batch_size=batch_size)
+        ]
 
     def step_scores(
         self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]], *, batch_size: int = 16
@@ -159,7 +187,7 @@ def score_with_tools(
     """
     if not any(tools):
         return scorer.score(prompts, completions, batch_size=batch_size)
-    scorer = require_tokens(scorer, "rows with tools, which its chat template has to write")
+    scorer = require_tokens(scorer, ROWS_WITH_TOOLS)
     ids = scorer.encode(prompts, completions, tools=tools)
     return scorer.score_ids(*ids, batch_size=batch_size)
 

@@ -98,10 +98,29 @@ def test_answers_without_a_score(ask):
         return says("I like it, 12 of 20. Score: 12" if bad else "Score: 3")
 
     with Server(reply) as server:
-        with pytest.raises(DataError, match=r"no score for row 3 \(its answer was 'I like it"):
+        with pytest.raises(DataError, match=r"Row 3: .* no score \(its answer was 'I like it"):
             ask(server).score(PROMPTS, COMPLETIONS)
         found = ask(server, without_score=-1.0).score(PROMPTS, COMPLETIONS)
-    assert found.tolist() == [3, 3, -1, 3, 3, 3]
+        assert found.tolist() == [3, 3, -1, 3, 3, 3]
+
+
+def test_a_row_without_a_score_costs_no_second_question(ask):
+    def reply(question, _):
+        return says("No." if judged(question) == "bad $prompt" else "Score: 3")
+
+    with Server(reply) as server:
+        found = ask(server, check=False).score_each(PROMPTS, COMPLETIONS)
+        assert set(server.questions.values()) == {1}
+    assert [one for one in found if not isinstance(one, DataError)] == [3] * 5
+    assert str(found[2]).startswith("Row 3: the judge referee gave no score (its answer was 'No.')")
+
+
+def test_a_password_in_the_address_is_not_told(ask):
+    with Server(lambda *_: says("Score: 3")) as server:
+        url = server.url.replace("http://", "http://me:secret@")
+        judge = JudgeScorer(url, "referee", check=False)
+    assert "secret" not in judge.name + str(judge.provenance())
+
 
 
 def test_unfinished_responses_conversations_and_own_prompts(ask):
@@ -131,5 +150,5 @@ def test_settings_that_cannot_be_used(options, message):
 
 def test_a_wrong_address_shows_at_once():
     pytest.importorskip("openai")
-    with pytest.raises(ConfigError, match=r"does not work: Connection error.*/v1"):
+    with pytest.raises(ConfigError, match=r"cannot be reached \(.*it ends in /v1; .* referee"):
         JudgeScorer("http://127.0.0.1:1/v1", "referee")

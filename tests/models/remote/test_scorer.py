@@ -1,10 +1,13 @@
 """Reward models behind an address, against servers of the published forms."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError, DataError, MismatchError, NonFiniteError
+from rewardsteer.models.remote.judge import JudgeScorer
 from rewardsteer.models.remote.scorer import RemoteScorer
 from tests.models.remote.reward_server import TOKENIZER, RewardServer, reward_of
 
@@ -127,7 +130,7 @@ def test_a_sigmoid_is_undone_or_refused():
         scorer = RemoteScorer(
             server.url, tokenizer=TOKENIZER, template=TEMPLATE, activation="sigmoid"
         )
-        with pytest.raises(DataError, match="row 1 is 1: its sigmoid has lost"):
+        with pytest.raises(DataError, match=r"Row 1: .* is 1; its sigmoid has lost"):
             scorer.score(PROMPTS, COMPLETIONS)
     # A model without any activation (problem_type regression) gives the same numbers either way.
     with RewardServer("vllm", raw=True) as server:
@@ -210,9 +213,9 @@ def test_failures_are_one_sentence(monkeypatch):
         scorer = RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE,
                               key_env="MY_KEY")
         assert server.keys == {"Bearer sk-very-secret"}
-        with pytest.raises(DataError, match=r"one of the rows 1 to 2: .*row too long"):
+        with pytest.raises(DataError, match=r"One of the rows 1 to 2: .*row too long"):
             scorer.score(PROMPTS[:2], COMPLETIONS[:2], batch_size=2)
-        with pytest.raises(DataError, match=r"refuses row 1: "):
+        with pytest.raises(DataError, match=r"Row 1: .* refuses it"):
             scorer.score(PROMPTS[:1], COMPLETIONS[:1], batch_size=2)
         with pytest.raises(DataError, match="one completion for each prompt"):
             scorer.score(PROMPTS, COMPLETIONS[:2])
@@ -231,11 +234,57 @@ def test_failures_are_one_sentence(monkeypatch):
         RemoteScorer(server.url)
     with (
         RewardServer("vllm", nan_at=1) as server,
-        pytest.raises(ConfigError, match="its answer is none of the form 'vllm'"),
+        pytest.raises(ConfigError, match=r"is none of the form 'vllm' \(no JSON, or null\)"),
     ):
         RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
     with pytest.raises(ConfigError, match="Unknown API 'tgi'"):
         RemoteScorer("http://127.0.0.1:1", api="tgi")
+
+
+def test_a_refused_row_is_found_and_the_others_have_their_rewards():
+    """A request that is refused is asked again row by row, and no other is."""
+    bad = TOKENIZER.encode("Q: zz\nA: x")
+
+    def refuse(body):
+        return any(ids[: len(bad)] == bad for ids in body.get("input", []))
+
+    with RewardServer("vllm", refuse=lambda n: 400 if refuse(server.asked[-1][1]) else None) as (
+        server
+    ):
+        scorer = RemoteScorer(
+            server.url, tokenizer=TOKENIZER, template=TEMPLATE, concurrency=1
+        )
+        server.asked.clear()
+        found = scorer.score_each(PROMPTS, COMPLETIONS, batch_size=2)
+        assert [len(body["input"]) for _, body in server.asked] == [2, 2, 1, 1, 1]
+    assert str(found[3]).startswith(f"Row 4: the server {server.url} refuses it: ")
+    for row in (0, 1, 2, 4):
+        assert found[row] == pytest.approx(expected()[row])
+
+
+@pytest.mark.parametrize(("reply", "told"), [
+    ({"error": {"message": "model overloaded"}}, "an error: model overloaded."),
+    ({"data": [{"index": 0}]}, "{'data': [{'index': 0}]}"),
+    ([1, 2], "[1, 2]"), ({"data": "x" * 500}, " …"),
+])
+def test_answers_in_another_form_are_told(reply, told, monkeypatch):
+    with RewardServer("openrlhf") as server:
+        scorer = RemoteScorer(server.url + "/get_reward", template=PLAIN)
+        monkeypatch.setattr(scorer._client, "post", lambda *_, **__: reply)
+        with pytest.raises(ConfigError, match=r"none of the form 'openrlhf' \(") as refused:
+            scorer.score(["a"], ["b"])
+    assert told in str(refused.value)
+    assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize("url", [
+    "", "localhost:8000", "127.0.0.1:8000/v1", "ftp://host", "http://", "http://[::1",
+    "http://host:99999", 8000,
+])
+def test_what_is_no_address_is_refused(url):
+    for kind in (RemoteScorer, partial(JudgeScorer, model="m")):
+        with pytest.raises(ConfigError, match="Expected the address of a server"):
+            kind(url)
 
 
 def test_a_password_in_the_address_is_not_told():

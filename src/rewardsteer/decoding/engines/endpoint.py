@@ -9,6 +9,7 @@ from rewardsteer.addresses import (
     open_client,
     openai_library,
     shown,
+    shown_address,
 )
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.errors import ConfigError, DataError
@@ -41,12 +42,13 @@ class Endpoint:
         timeout: float = _TIMEOUT,
     ) -> None:
         self._library: Any = openai_library("The engine openai", "openai", "use another engine")
-        self.url, self._key_env, self._timeout = url, key_env, timeout
+        self.url, self._address = shown_address(url), url
+        self._key_env, self._timeout = key_env, timeout
         self._client = self._open(asynchronous=True)
         self.model, self.longest = self._find(model)
 
     def _open(self, **options: Any) -> Any:
-        return open_client(self._library, self.url, self._key_env, self._timeout, **options)
+        return open_client(self._library, self._address, self._key_env, self._timeout, **options)
 
     def _find(self, model: str | None) -> tuple[str, int | None]:
         """The model's name and its greatest length."""

@@ -4,7 +4,14 @@ import logging
 from json import JSONDecodeError
 from typing import Any
 
-from rewardsteer.addresses import KEY_ENV, TIMEOUT, open_client, openai_library, refuses_key
+from rewardsteer.addresses import (
+    KEY_ENV,
+    TIMEOUT,
+    failure,
+    open_client,
+    openai_library,
+    shown_address,
+)
 from rewardsteer.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +41,8 @@ class ChatJudge:
         self._library: Any = openai_library(
             "A judge behind an address", "judge", "leave the judge out"
         )
-        self.url, self.model, self.key_env = url, model, key_env
+        self.url, self.model = shown_address(url), model
+        self._key_env, self._timeout = key_env, timeout
         # Some models take no temperature but their own.
         self.options: dict[str, Any] = {"temperature": 0, **(options or {})}
         self._client = open_client(self._library, url, key_env, timeout)
@@ -101,16 +109,11 @@ class ChatJudge:
             return error.doc
 
     def _failure(self, error: Exception | str) -> ConfigError:
-        if refuses_key(self._library, error):
-            return ConfigError(
-                f"The judge's server {self.url} refuses the key; put a valid one into the "
-                f"environment variable {self.key_env} (another name: key_env=, "
-                "--judge-key-env)."
-            )
-        return ConfigError(
-            f"The judge's server {self.url} does not work: {error} Check the address (it ends in "
-            f"/v1), the model's name ({self.model}) and that the server runs. What was judged "
-            "before is kept."
+        return failure(
+            self._library, error, url=self.url, key_env=self._key_env, timeout=self._timeout,
+            address=f"it ends in /v1; the model's name is {self.model}",
+            key_option=" (another name: key_env=, --judge-key-env)",
+            relief="lower concurrency, or go on later",
         )
 
 

@@ -1,11 +1,15 @@
-"""Finding out with three short rows whether a reward server applies an activation to rewards."""
+"""Checks of what a reward server answers, among them with three short rows whether it applies an
+activation to rewards."""
 
-from collections.abc import Callable
-from typing import Literal
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from rewardsteer.errors import MismatchError
+from rewardsteer.addresses import shown
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.models.remote.rows import Rows
 
 Activation = Literal["auto", "none", "sigmoid"]
@@ -15,6 +19,7 @@ PROBE = Rows(["What is 2+2?"] * 3, ["4", "5", "I will not say."])
 _CLOSE, _CLOSE_SUM = 1e-6, 1e-4
 # No reward model has so many outputs, no language model states of fewer numbers.
 _STATE = 256
+_SHOWN = 100  # characters of an answer that cannot be read
 
 
 def find_activation(
@@ -79,3 +84,37 @@ def check_width(url: str, raw: np.ndarray, label: int | None) -> None:
             "where the model was served without its reward head. Serve it as a classifier with "
             "one label, or pass label= with the number that is the reward."
         )
+
+
+def check_route(route: str, url: str) -> None:
+    """Refuse a route whose answers are no rewards; raises `ConfigError`."""
+    if route.endswith("/v1/classify"):
+        raise ConfigError(
+            f"The route {url} gives probabilities (SGLang's is 1.0 for every text); pass the "
+            "server's address without it, so that its native /classify is asked."
+        )
+
+
+def undone(values: Sequence[float], rows: range) -> list[float]:
+    """Rewards of rows whose sigmoids these are.
+
+    Raises:
+        DataError: one is exactly 0 or 1, so its reward is lost.
+    """
+    for row, value in zip(rows, values, strict=True):
+        if value <= 0 or value >= 1:
+            raise DataError(
+                f"Row {row + 1}: the server's number is {value:g}; its sigmoid has lost the "
+                "reward, so have the server give raw rewards (use_activation false)."
+            )
+    return [math.log(value) - math.log1p(-value) for value in values]
+
+
+def described(reply: Any) -> str:
+    """An answer that cannot be read, in a few words."""
+    if reply is None:
+        return "no JSON, or null"
+    error = reply.get("error") if isinstance(reply, dict) else None
+    if error:
+        return f"an error: {shown(error.get('message', '') if isinstance(error, dict) else error)}"
+    return textwrap.shorten(repr(reply), _SHOWN, placeholder=" …")

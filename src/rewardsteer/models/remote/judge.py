@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rewardsteer.addresses import KEY_ENV, TIMEOUT, WORKERS, in_parallel
+from rewardsteer.addresses import KEY_ENV, TIMEOUT, WORKERS, check_limits, in_parallel
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import ConfigError, DataError
@@ -71,19 +71,23 @@ class JudgeScorer(TextScorer):
         without_score: float | None = None, key_env: str = KEY_ENV, timeout: float = TIMEOUT,
         concurrency: int = WORKERS, check: bool = True,
     ) -> None:
-        lowest, highest = scale
-        if not 0 <= lowest < highest <= 9:
+        check_limits(timeout, concurrency)
+        digits = [*scale] if isinstance(scale, list | tuple) else []
+        if not all(type(one) is int and 0 <= one <= 9 for one in digits) or (
+            len(digits) != 2 or digits[0] >= digits[1]
+        ):
             raise ConfigError(
                 f"A judge's scale goes from one digit to a higher one, such as (1, 9); got {scale}."
             )
         self._text = PROMPT if prompt is None else _checked(prompt)
-        self._scale, self._without, self._concurrency = scale, without_score, concurrency
+        self._scale = digits[0], digits[1]
+        self._without, self._concurrency = without_score, concurrency
         self._chat = ChatJudge(
             url, model, key_env=key_env, timeout=timeout,
             options={"logprobs": True, "top_logprobs": _TOP},
         )
-        self.name = f"{model} at {url}"
-        self.url, self.model = url, model
+        self.url, self.model = self._chat.url, model
+        self.name = f"{model} at {self.url}"
         self._expected = self._written = 0
         if check:
             self._chat.check()
@@ -99,16 +103,32 @@ class JudgeScorer(TextScorer):
             DataError: an answer holds no score; names the row.
             ConfigError: the server cannot be reached, or fails again and again.
         """
+        found: list[float] = []
+        for one in self._each(prompts, completions, closed=closed):
+            if isinstance(one, DataError):
+                raise one
+            found.append(one)
+        return np.array(found, dtype=np.float64)
+
+    def score_each(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+    ) -> list[float | DataError]:
+        """See `TextScorer.score_each`; each row is asked about once."""
+        return self._each(prompts, completions, closed=True)
+
+    def _each(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, closed: bool
+    ) -> list[float | DataError]:
         prompts, completions = paired(prompts, completions)
         questions = [
             self.question(prompt, completion, closed=closed)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         replies = in_parallel(self._chat.ask, questions, self._concurrency)
-        return np.array([
+        return [
             self._reward(reply, why, number)
             for number, (reply, why) in enumerate(replies, start=1)
-        ], dtype=np.float64)
+        ]
 
     def question(self, prompt: Prompt, completion: str, *, closed: bool = True) -> str:
         """What the judge is asked."""
@@ -126,15 +146,15 @@ class JudgeScorer(TextScorer):
             "written_scores": self._written,
         }
 
-    def _reward(self, reply: Any, why: str, number: int) -> float:
+    def _reward(self, reply: Any, why: str, number: int) -> float | DataError:
         answer = words(reply)
         found = _place(answer, self._scale)
         if found is None:
             if self._without is not None:
                 return self._without
             reason = why or f"its answer was {answer[:_SHOWN]!r}"
-            raise DataError(
-                f"The judge {self.model} gave no score for row {number} ({reason}); pass "
+            return DataError(
+                f"Row {number}: the judge {self.model} gave no score ({reason}); pass "
                 "without_score= with the reward of such rows, or another prompt."
             )
         place, written = found

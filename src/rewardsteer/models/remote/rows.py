@@ -89,3 +89,10 @@ def messages(prompt: Prompt) -> list[dict[str, Any]]:
     if isinstance(turns, str):
         turns = [Message(role="user", content=turns)]
     return [turn.model_dump() for turn in turns]
+
+
+def part_of(rows: Rows, part: range) -> Rows:
+    """Some of the rows, by their indices."""
+    return Rows(
+        rows.prompts[part.start : part.stop], rows.completions[part.start : part.stop], rows.closed
+    )

@@ -10,11 +10,13 @@ from rewardsteer.addresses import (
     KEY_ENV,
     TIMEOUT,
     WORKERS,
+    check_limits,
     failure,
     in_parallel,
     open_client,
     openai_library,
     shown,
+    shown_address,
 )
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import paired
@@ -24,11 +26,14 @@ from rewardsteer.models.finite import require_finite
 from rewardsteer.models.remote.checks import (
     PROBE,
     Activation,
+    check_route,
     check_width,
+    described,
     find_activation,
+    undone,
 )
 from rewardsteer.models.remote.forms import FORMS, Form, Numbers, OwnForm
-from rewardsteer.models.remote.rows import Rows, RowWriter
+from rewardsteer.models.remote.rows import Rows, RowWriter, part_of
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
@@ -78,13 +83,13 @@ class RemoteScorer(TextScorer):
             )
         self._library = openai_library("A reward model behind an address", "openai", "load its "
                                        "folder instead")
+        self.url = shown_address(url)
+        check_limits(timeout, concurrency)
         parts = urlsplit(url)
-        # Shown without a user's name and password.
-        self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         self._key_env, self._timeout, self._concurrency = key_env, timeout, concurrency
         self._api, self._model, self.activation = api, model, "none"
         self._route = parts.path.rstrip("/")
-        _check_route(self._route, self.url)
+        check_route(self._route, self.url)
         root = self._route if api == "openrlhf" else self._route.removesuffix("/v1")
         self._client = open_client(
             self._library, parts._replace(path=root).geturl(), key_env, timeout
@@ -143,7 +148,7 @@ class RemoteScorer(TextScorer):
         def ask(activation: bool) -> np.ndarray:
             count = len(PROBE.prompts) if self._form.together else 1
             found = self._in_parts(len(PROBE.prompts), count, lambda part: self._numbers(
-                _part(PROBE, part), part, activation=activation
+                part_of(PROBE, part), part, activation=activation
             ))
             return np.array(found)
 
@@ -175,13 +180,32 @@ class RemoteScorer(TextScorer):
         rows = Rows(*paired(prompts, completions), closed)
         found = self._in_parts(
             len(rows.prompts), batch_size if self._form.together else 1,
-            lambda part: self._numbers(_part(rows, part), part),
+            lambda part: self._rewards(rows, part),
         )
-        rewards = np.array([row[self.label or 0] for row in found], dtype=np.float64)
-        if self.activation == "sigmoid":
-            rewards = _undone(rewards)
+        rewards = np.array(found, dtype=np.float64)
         require_finite(rewards)
         return rewards
+
+    def score_each(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+    ) -> list[float | DataError]:
+        """See `TextScorer.score_each`; the rows of a request that is refused are sent one by one.
+        """
+        rows = Rows(*paired(prompts, completions), closed=True)
+
+        def ask(part: range) -> list[float | DataError]:
+            try:
+                return [*self._rewards(rows, part)]
+            except DataError as error:
+                if len(part) == 1:
+                    return [error]
+            return [one for row in part for one in ask(range(row, row + 1))]
+
+        found = self._in_parts(
+            len(rows.prompts), batch_size if self._form.together else 1, ask
+        )
+        require_finite(np.array([0.0 if isinstance(one, DataError) else one for one in found]))
+        return found
 
     def step_scores(
         self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]], *, batch_size: int = 16
@@ -218,6 +242,12 @@ class RemoteScorer(TextScorer):
         answers = in_parallel(ask, parts, self._concurrency)
         return [one for answer in answers for one in answer]
 
+    def _rewards(self, rows: Rows, part: range) -> list[float]:
+        """Rewards of some rows."""
+        found = self._numbers(part_of(rows, part), part)
+        rewards = [row[self.label or 0] for row in found]
+        return undone(rewards, part) if self.activation == "sigmoid" else rewards
+
     def _numbers(
         self, rows: Rows, part: range, *, activation: bool = False
     ) -> Numbers:
@@ -237,18 +267,20 @@ class RemoteScorer(TextScorer):
         lib = self._library
         # An absolute address stays what it is.
         where = self._form.path or str(self._client.base_url).rstrip("/")
+        reply: Any = None
         try:
-            found = read(self._client.post(where, body=body | self._fields, cast_to=object))
+            reply = self._client.post(where, body=body | self._fields, cast_to=object)
+            found = read(reply)
         except (lib.BadRequestError, lib.UnprocessableEntityError) as error:
-            rows = f"row {part.start + 1}" if len(part) == 1 else (
-                f"one of the rows {part.start + 1} to {part.stop}"
+            rows = f"Row {part.start + 1}" if len(part) == 1 else (
+                f"One of the rows {part.start + 1} to {part.stop}"
             )
-            raise DataError(f"The server {self.url} refuses {rows}: {shown(error)}") from error
+            raise DataError(f"{rows}: the server {self.url} refuses it: {shown(error)}") from error
         except lib.OpenAIError as error:
             raise self._failure(error) from error
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._failure(
-                f"its answer is none of the form {self.api!r} ({type(error).__name__})"
+                f"its answer is none of the form {self.api!r} ({described(reply)})"
             ) from error
         if len(found) != len(part):
             raise self._failure(f"it gave {len(found)} rewards for {len(part)} rows")
@@ -261,32 +293,3 @@ class RemoteScorer(TextScorer):
             address=f"for the form {self._api}{named}", key_option=" (another name: key_env=)",
             relief="lower concurrency or batch_size",
         )
-
-
-def _check_route(route: str, url: str) -> None:
-    if route.endswith("/v1/classify"):
-        raise ConfigError(
-            f"The route {url} gives probabilities (SGLang's is 1.0 for every text); pass the "
-            "server's address without it, so that its native /classify is asked."
-        )
-
-
-def _part(rows: Rows, part: range) -> Rows:
-    return Rows(
-        rows.prompts[part.start : part.stop], rows.completions[part.start : part.stop], rows.closed
-    )
-
-
-def _undone(values: np.ndarray) -> np.ndarray:
-    """Rewards whose sigmoids these are.
-
-    Raises:
-        DataError: one is exactly 0 or 1, so its reward is lost.
-    """
-    lost = np.flatnonzero((values <= 0) | (values >= 1))
-    if len(lost):
-        raise DataError(
-            f"The server's number for row {lost[0] + 1} is {values[lost[0]]:g}: its sigmoid has "
-            "lost the reward; have the server give raw rewards (use_activation false)."
-        )
-    return np.log(values) - np.log1p(-values)
