@@ -78,7 +78,8 @@ def run(
 def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:
     """Figures of all methods on the test questions; the rules' calibration goes to ``out``."""
     rules = _choose_rules(world, samples, out)
-    sizes, figures = relative_sizes(world.policy, world.scorer), {}
+    count = sum(weight.numel() for weight in world.policy.parameters())
+    sizes, figures = relative_sizes(count, world.scorer), {}
     for label, settings in compared(rules, samples).items():
         config = world.base.model_copy(update={"method": "goal_filter"} | settings)
         answers = world.answers(config, world.test)

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from rewardsteer.cli.devices import parse_device_map
-from rewardsteer.cli.engines import EngineChoice, EngineOptions
+from rewardsteer.cli.engines import EngineOptions
 from rewardsteer.cli.serve import _load
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.choice import EngineChoice
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.errors import ConfigError
 from rewardsteer.serving.config import ServingConfig

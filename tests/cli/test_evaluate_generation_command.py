@@ -168,10 +168,10 @@ def test_second_models_of_methods(world, tmp_path, monkeypatch):
         loaded.append(str(source))
         return known(source, **options)
 
-    from rewardsteer.decoding import policy
+    from rewardsteer.decoding.engines.transformers import engine
 
-    known = policy.load_policy
-    monkeypatch.setattr(policy, "load_policy", note)
+    known = engine.load_policy
+    monkeypatch.setattr(engine, "load_policy", note)
     methods.write_text(f"""
         none: {{method: none, {shape}}}
         rsd: {{method: rsd, {shape}, {drafted}, accept_reward: 0, reward_model: {world / "scalar"}}}

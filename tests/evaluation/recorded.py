@@ -25,6 +25,7 @@ from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.inspection import FilterRule, inspect_completion
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.preference import evaluate_preference
 from rewardsteer.evaluation.scoring import Settings, score_rows
 from rewardsteer.goals.goal_state import GoalState, Provenance
@@ -128,7 +129,7 @@ def generation(world: dict[str, Any], name: str) -> Any:
         {"budget": Budget("tokens", 60.0)} if name == "budget" else {"kl_prompts": 3}
     )
     compare(
-        entries, world["policy"], world["tokenizer"],
+        entries, ComparedPolicy.loaded(world["policy"], world["tokenizer"]),
         [Request(id=str(i), prompt=f"{i}+{i}=") for i in range(12)],
         Judge(scalar, {"letters": lambda one: float(len(one.completion))}),
         world["root"] / name, **given,

@@ -262,18 +262,19 @@ def test_sizes_count_parameters(scorers):
         name: sum(p.numel() for p in one.reward_model.parameters()) / count
         for name, one in scorers.items()
     }
-    assert relative_sizes(policy) == Sizes()
-    assert relative_sizes(policy, scorers["farma"]).scorer == pytest.approx(sizes["farma"])
+    assert relative_sizes(count) == Sizes()
+    assert relative_sizes(count, scorers["farma"]).scorer == pytest.approx(sizes["farma"])
     assert 0 < sizes["scalar"] < sizes["farma"] < 1
     several = RewardEnsemble([scorers["farma"], scorers["scalar"]], [1.0, 1.0])
-    assert relative_sizes(policy, several).scorer == pytest.approx(
+    assert relative_sizes(count, several).scorer == pytest.approx(
         (sizes["farma"] + sizes["scalar"]) / 2
     )
-    small = tiny_causal_lm(vocab_size=len(scorers["scalar"].tokenizer))
-    found = relative_sizes(policy, drafter=small, scout=scorers["farma"])
-    assert found == pytest.approx(
-        (0, sum(p.numel() for p in small.parameters()) / count, sizes["farma"])
-    )
+    found = relative_sizes(count, drafter=count / 4, scout=scorers["farma"])
+    assert found == pytest.approx((0, 0.25, sizes["farma"]))
+    # Behind an address.
+    unknown = relative_sizes(math.nan, scorers["farma"])
+    assert math.isnan(equivalent_tokens(Cost(lm_tokens=2, rm_tokens=1), unknown))
+    assert equivalent_tokens(Cost(lm_tokens=2), relative_sizes(math.nan)) == 2
 
 
 def test_each_model_reads_at_its_size():

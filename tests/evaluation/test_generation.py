@@ -19,6 +19,7 @@ from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.entries import Entry, Judge, read_records
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.preference import evaluate_preference
 from rewardsteer.evaluation.statistics import difference_p_value, holm, paired_difference
 from rewardsteer.models.checkpoint import CheckpointCard
@@ -60,6 +61,7 @@ REQUESTS = [Request(id=str(i), prompt=f"{i % 10}+{i // 2}=") for i in range(10)]
 
 def test_kl_divergences_from_the_policy(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     options = {"max_new_tokens": 6, "batch_size": 3, "top_k": 4}
     several = [
         *entries(scorers),
@@ -68,7 +70,7 @@ def test_kl_divergences_from_the_policy(world, tmp_path):
               scorers["vocabulary"]),
     ]
     judge = Judge(scorers["scalar"])
-    found = compare(several, policy, tokenizer, REQUESTS, judge, tmp_path, kl_prompts=3)
+    found = compare(several, shared, REQUESTS, judge, tmp_path, kl_prompts=3)
     assert found["none"]["kl"] == 0
     assert found["farma w=0"]["kl"] == pytest.approx(0, abs=1e-9)
     assert found["best"]["kl"] == found["best"]["kl_bound"] == math.log(3) - 2 / 3
@@ -86,15 +88,16 @@ def test_kl_divergences_from_the_policy(world, tmp_path):
     assert "kl_low" not in found["farma w=1"]  # of three prompts
     assert found["args"]["kl"] > 0
     with pytest.raises(ConfigError, match="within a budget is not known"):
-        compare(several, policy, tokenizer, REQUESTS, judge, tmp_path / "b", kl_prompts=3,
+        compare(several, shared, REQUESTS, judge, tmp_path / "b", kl_prompts=3,
                 budget=Budget("tokens", 100))
     assert not (tmp_path / "b").exists()
 
 
 def test_figures_and_costs(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     judge = Judge(scorers["scalar"], {"ones": lambda g: g.completion.count("1")})
-    summary = compare(entries(scorers), policy, tokenizer, REQUESTS, judge, tmp_path)
+    summary = compare(entries(scorers), shared, REQUESTS, judge, tmp_path)
     assert list(summary) == ["none", "farma w=1", "args"]
     assert json.loads((tmp_path / "summary.json").read_text())["methods"] == summary
     assert summary["none"]["reward_gain"] == 0.0
@@ -112,8 +115,9 @@ def test_figures_and_costs(world, tmp_path):
 
 def test_surprise_tokens_and_intervals(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     compare(
-        entries(scorers), policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path,
+        entries(scorers), shared, REQUESTS, Judge(scorers["scalar"]), tmp_path,
         baseline="farma w=1",
     )
     content = json.loads((tmp_path / "summary.json").read_text())
@@ -165,6 +169,7 @@ def test_surprise_tokens_and_intervals(world, tmp_path):
 
 def test_at_equal_budgets_each_method_keeps_the_best_that_it_can_afford(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     config = DecodingConfig(max_new_tokens=6, batch_size=3, top_k=4)
     guided = config.model_copy(update={"method": "farma"})
     table = [
@@ -176,7 +181,7 @@ def test_at_equal_budgets_each_method_keeps_the_best_that_it_can_afford(world, t
     ]
     budget = Budget("tokens", 100)
     compare(
-        table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path, budget=budget
+        table, shared, REQUESTS, Judge(scorers["scalar"]), tmp_path, budget=budget
     )
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["sweeps"] == {"farma": ["farma w=1", "farma w=2"]}
@@ -212,6 +217,7 @@ def test_at_equal_budgets_each_method_keeps_the_best_that_it_can_afford(world, t
 
 def test_known_answers_are_the_first_draws_of_a_budget(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     config = DecodingConfig(max_new_tokens=6, batch_size=3, top_k=4)
     table = [
         Entry("none", config),
@@ -221,7 +227,7 @@ def test_known_answers_are_the_first_draws_of_a_budget(world, tmp_path):
 
     def run(out, **options):
         figures = compare(
-            table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path / out, **options
+            table, shared, REQUESTS, Judge(scorers["scalar"]), tmp_path / out, **options
         )
         answers = {one.label: read_records(tmp_path / out / f"{one.label}.jsonl") for one in table}
         return figures, answers
@@ -250,11 +256,12 @@ def test_known_answers_are_the_first_draws_of_a_budget(world, tmp_path):
 
 def test_a_budget_resumes_with_the_same_draws(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     table = [entries(scorers)[1]]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     # Time is measured anew by a resumed run, yet the number of draws stays what it was.
     first = compare(
-        table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), whole,
+        table, shared, REQUESTS, Judge(scorers["scalar"]), whole,
         budget=Budget("seconds", 0.3),
     )
     assert first["farma w=1"]["draws"] > 1
@@ -264,7 +271,7 @@ def test_a_budget_resumes_with_the_same_draws(world, tmp_path):
     (cut / "draws" / "farma_w=1.jsonl").write_text("".join(drawn[:-1]))
     (cut / "farma_w=1.jsonl").write_text("".join(answered[:2]))
     again = compare(
-        table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), cut,
+        table, shared, REQUESTS, Judge(scorers["scalar"]), cut,
         budget=Budget("seconds", 0.3),
     )
     assert len((cut / "farma_w=1.jsonl").read_text().splitlines()) == len(REQUESTS)
@@ -286,8 +293,9 @@ class Referee:
 
 def test_win_rates_join_the_figures(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     judge = Judge(scorers["scalar"], pairs=Referee())
-    summary = compare(entries(scorers), policy, tokenizer, REQUESTS, judge, tmp_path)
+    summary = compare(entries(scorers), shared, REQUESTS, judge, tmp_path)
     assert "win_rate" not in summary["none"]
     base = read_records(tmp_path / "none.jsonl")
     score = 0.0
@@ -300,13 +308,14 @@ def test_win_rates_join_the_figures(world, tmp_path):
 
 def test_resume_after_a_kill_gives_the_same_records(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     judge = Judge(scorers["scalar"])
-    compare(entries(scorers), policy, tokenizer, REQUESTS, judge, tmp_path / "whole")
-    compare(entries(scorers)[:1], policy, tokenizer, REQUESTS, judge, tmp_path / "cut")
+    compare(entries(scorers), shared, REQUESTS, judge, tmp_path / "whole")
+    compare(entries(scorers)[:1], shared, REQUESTS, judge, tmp_path / "cut")
     place = tmp_path / "cut" / "none.jsonl"
     lines = place.read_text().splitlines(keepends=True)
     place.write_text("".join(lines[:2]) + lines[2][:40])  # torn in the third line
-    compare(entries(scorers), policy, tokenizer, REQUESTS, judge, tmp_path / "cut")
+    compare(entries(scorers), shared, REQUESTS, judge, tmp_path / "cut")
     for name in ("none", "farma_w=1", "args"):
         whole = read_records(tmp_path / "whole" / f"{name}.jsonl")
         cut = read_records(tmp_path / "cut" / f"{name}.jsonl")
@@ -318,21 +327,22 @@ def test_resume_after_a_kill_gives_the_same_records(world, tmp_path):
 
 def test_refusals(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     judge = Judge(scorers["scalar"])
-    compare(entries(scorers)[:1], policy, tokenizer, REQUESTS, judge, tmp_path)
+    compare(entries(scorers)[:1], shared, REQUESTS, judge, tmp_path)
     with pytest.raises(DataError, match="other prompts"):
-        compare(entries(scorers)[:1], policy, tokenizer, REQUESTS[:2], judge, tmp_path)
+        compare(entries(scorers)[:1], shared, REQUESTS[:2], judge, tmp_path)
     with pytest.raises(DataError, match="labels"):
-        compare(entries(scorers)[:1] * 2, policy, tokenizer, REQUESTS, judge, tmp_path / "x")
+        compare(entries(scorers)[:1] * 2, shared, REQUESTS, judge, tmp_path / "x")
     one = entries(scorers)[0]
     twins = [Entry(label, one.config) for label in ("a b", "a/b")]
     with pytest.raises(DataError, match="a b, a/b"):
-        compare(twins, policy, tokenizer, REQUESTS, judge, tmp_path / "x")
+        compare(twins, shared, REQUESTS, judge, tmp_path / "x")
     with pytest.raises(ConfigError, match="'other' is none of"):
-        compare([one], policy, tokenizer, REQUESTS, judge, tmp_path / "x", baseline="other")
+        compare([one], shared, REQUESTS, judge, tmp_path / "x", baseline="other")
     with pytest.raises(MismatchError, match="judge"):
         compare(
-            entries(scorers)[:1], policy, tokenizer, REQUESTS, Judge(scorers["vocabulary"]),
+            entries(scorers)[:1], shared, REQUESTS, Judge(scorers["vocabulary"]),
             tmp_path / "x",
         )
 
@@ -363,6 +373,7 @@ def test_preference_accuracy_counts_by_hand(world, tmp_path):
 
 def test_methods_that_the_judge_guides_are_marked_and_judged_again(world, tmp_path):
     folder, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     other = load_scorer(folder / "scalar")
     other.fingerprint = "another model"
     judge = Judge(scorers["scalar"], second=other)
@@ -376,7 +387,7 @@ def test_methods_that_the_judge_guides_are_marked_and_judged_again(world, tmp_pa
             for one in entries(scorers)[2:] for weight in (0.5, 2.0)
         ),
     ]
-    summary = compare(swept, policy, tokenizer, REQUESTS, judge, tmp_path)
+    summary = compare(swept, shared, REQUESTS, judge, tmp_path)
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["judged_by_guide"] == ["args w=0.5", "args w=2.0"]
     assert content["weights"] == {"args w=0.5": 0.5, "args w=2.0": 2.0}

@@ -16,6 +16,7 @@ from rewardsteer.errors import MismatchError
 from rewardsteer.evaluation.budget import Budget, relative_sizes
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
@@ -65,8 +66,9 @@ def records(place):
 @pytest.mark.parametrize("name", ["scalar", "nemotron"])
 def test_any_reward_model_judges_what_it_would_score(world, models, tmp_path, name):
     policy, tokenizer = make_policy("llama")
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     entries = [Entry("none", DecodingConfig(method="none", **SHORT))]
-    compare(entries, policy, tokenizer, REQUESTS, Judge(models[name]), tmp_path)
+    compare(entries, shared, REQUESTS, Judge(models[name]), tmp_path)
     found = records(tmp_path / "none.jsonl")
     texts = [Generation.model_validate(one["generation"]).completion for one in found]
     expected = models[name].score([one.prompt for one in REQUESTS], texts)
@@ -76,6 +78,7 @@ def test_any_reward_model_judges_what_it_would_score(world, models, tmp_path, na
 
 def test_every_method_takes_its_reward_model(models, tmp_path):
     policy, tokenizer = make_policy("llama")
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     entries = [
         Entry("none", DecodingConfig(method="none", **SHORT)),
         Entry("best", DecodingConfig(method="best_of_n", n=3, **SHORT), models["nemotron"]),
@@ -84,7 +87,7 @@ def test_every_method_takes_its_reward_model(models, tmp_path):
         Entry("pairs", DecodingConfig(method="tournament", n=3, **SHORT), models["pairs"]),
     ]
     judge = Judge(models["scalar"], second=models["nemotron"])
-    found = compare(entries, policy, tokenizer, REQUESTS, judge, tmp_path, kl_prompts=2)
+    found = compare(entries, shared, REQUESTS, judge, tmp_path, kl_prompts=2)
     for label, figures in found.items():
         assert math.isfinite(figures["reward"]), label
         assert math.isfinite(figures["second_reward"]), label
@@ -97,12 +100,13 @@ def test_every_method_takes_its_reward_model(models, tmp_path):
 
 def test_equal_budgets_choose_by_the_methods_own_reward(models, tmp_path):
     policy, tokenizer = make_policy("llama")
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     entries = [
         Entry("best", DecodingConfig(method="best_of_n", **SHORT), models["nemotron"]),
         Entry("pairs", DecodingConfig(method="tournament", n=2, **SHORT), models["pairs"]),
     ]
     found = compare(
-        entries, policy, tokenizer, REQUESTS, Judge(models["scalar"]), tmp_path,
+        entries, shared, REQUESTS, Judge(models["scalar"]), tmp_path,
         budget=Budget("calls", 3),
     )
     assert found["best"]["draws"] == 3
@@ -126,11 +130,12 @@ def test_sizes_count_the_weights_of_every_kind(models):
         (models["pairs"], [models["pairs"].model, models["pairs"].head]),
     ):
         weights = sum(one.numel() for part in parts for one in part.parameters())
-        assert relative_sizes(policy, scorer).scorer == pytest.approx(weights / count)
+        assert relative_sizes(count, scorer).scorer == pytest.approx(weights / count)
 
 
 def test_what_cannot_judge_is_refused_before_work(models, tmp_path):
     policy, tokenizer = make_policy("llama")
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     entries = [Entry("none", DecodingConfig(method="none", **SHORT))]
     given = [Request(id="a", prompt="1", prompt_ids=[4, 5])]
     for name, requests, words in (
@@ -140,7 +145,7 @@ def test_what_cannot_judge_is_refused_before_work(models, tmp_path):
         ("nemotron", given, "another tokenizer"),
     ):
         with pytest.raises(MismatchError, match=words):
-            compare(entries, policy, tokenizer, requests, Judge(models[name]), tmp_path / name)
+            compare(entries, shared, requests, Judge(models[name]), tmp_path / name)
         assert not (tmp_path / name).exists()
 
 

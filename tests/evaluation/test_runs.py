@@ -11,6 +11,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.runs import compare_seeds, over_runs
 from rewardsteer.evaluation.statistics import holm, two_level
 from rewardsteer.records import Cost, EvalRecord, Generation
@@ -118,7 +119,8 @@ def test_each_seed_has_its_own_samples(tmp_path):
     config = DecodingConfig(max_new_tokens=4, batch_size=12, seed=3)
     requests = [Request(id=str(number), prompt=f"{number}+1=") for number in range(12)]
     found = compare_seeds(
-        [0, 1], [Entry("none", config)], world["policy"], world["tokenizer"], requests,
+        [0, 1], [Entry("none", config)],
+        ComparedPolicy.loaded(world["policy"], world["tokenizer"]), requests,
         Judge(world["scalar"]), tmp_path / "out",
     )
     own = [read_records(tmp_path / "out" / f"seed-{seed}" / "none.jsonl") for seed in (0, 1)]

@@ -12,6 +12,7 @@ from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.entries import Entry, Judge, read_records
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.policies import ComparedPolicy
 from tests.evaluation.test_generation import world as world
 from tests.fakes import tiny_causal_lm
 
@@ -34,13 +35,14 @@ def count(model):
 ])
 def test_a_second_policy_drafts(world, small, tmp_path, method, settings):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     config = DecodingConfig(method=method, **settings, **DRAFTED)
     entries = [
         Entry("none", DecodingConfig(method="none", **OPTIONS)),
         Entry("drafted", config, scorers["scalar"], drafter=small),
     ]
     judge = Judge(scorers["scalar"])
-    summary = compare(entries, policy, tokenizer, REQUESTS, judge, tmp_path)
+    summary = compare(entries, shared, REQUESTS, judge, tmp_path)
     found = read_records(tmp_path / "drafted.jsonl")
     drafter = TransformersEngine(small, tokenizer)
     alone = generate(
@@ -64,7 +66,7 @@ def test_a_second_policy_drafts(world, small, tmp_path, method, settings):
     # What is there is not generated again.
     lines = (tmp_path / "drafted.jsonl").read_text()
     (tmp_path / "drafted.jsonl").write_text("".join(lines.splitlines(keepends=True)[:2]))
-    compare(entries, policy, tokenizer, REQUESTS, judge, tmp_path)
+    compare(entries, shared, REQUESTS, judge, tmp_path)
     again = read_records(tmp_path / "drafted.jsonl")
     assert [again[one].generation.token_ids for one in found] == [
         found[one].generation.token_ids for one in found
@@ -73,12 +75,13 @@ def test_a_second_policy_drafts(world, small, tmp_path, method, settings):
 
 def test_equal_budgets(world, small, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     entry = Entry(
         "rsd", DecodingConfig(method="rsd", accept_reward=0.0, **DRAFTED), scorers["scalar"],
         drafter=small,
     )
     found = compare(
-        [entry], policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path,
+        [entry], shared, REQUESTS, Judge(scorers["scalar"]), tmp_path,
         budget=Budget("tokens", 100),
     )["rsd"]
     assert found["draws"] > 1
@@ -88,6 +91,7 @@ def test_equal_budgets(world, small, tmp_path):
 
 def test_a_reward_model_of_its_own_decides_for_a_gate(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     config = DecodingConfig(
         method="args", gate="kl", gate_threshold=1e-4, weight=3.0, top_k=4, **OPTIONS
     )
@@ -96,7 +100,7 @@ def test_a_reward_model_of_its_own_decides_for_a_gate(world, tmp_path):
         Entry("scout", config, scorers["scalar"], scout=scorers["vocabulary"]),
     ]
     found = compare(
-        entries, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path, kl_prompts=2
+        entries, shared, REQUESTS, Judge(scorers["scalar"]), tmp_path, kl_prompts=2
     )
     records = read_records(tmp_path / "scout.jsonl")
     method = build_method(config, scorers["scalar"], scout=scorers["vocabulary"])
@@ -123,6 +127,7 @@ def test_a_reward_model_of_its_own_decides_for_a_gate(world, tmp_path):
 
 def test_a_method_without_its_second_policy_is_refused(world, tmp_path):
     _, policy, tokenizer, scorers = world
+    shared = ComparedPolicy.loaded(policy, tokenizer)
     entry = Entry("rsd", DecodingConfig(method="rsd", **DRAFTED), scorers["scalar"])
     with pytest.raises(ConfigError, match="'rsd' needs a second policy"):
-        compare([entry], policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path)
+        compare([entry], shared, REQUESTS, Judge(scorers["scalar"]), tmp_path)

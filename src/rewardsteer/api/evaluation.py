@@ -4,7 +4,7 @@ import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +163,8 @@ def compare(
     """Compare decoding methods on the same prompts, scored by a reward model as judge.
 
     Args:
-        steerer: gives the policy, the reward model and the settings that the methods share.
+        steerer: gives the policy, its engine, the reward model and the settings that the methods
+            share.
         prompts: texts or conversations.
         methods: names, or settings of `SteeringConfig` by label; the first is the baseline. The
             settings may include ``draft_model`` and ``gate_model`` as for a `Steerer`; by default
@@ -177,22 +178,21 @@ def compare(
         one row per method: mean reward with interval and gain over the baseline, costs.
 
     Raises:
-        ConfigError: unknown method or setting, or an engine other than transformers.
+        ConfigError: unknown method or setting, or one that the engine cannot run.
         MismatchError: a reward model does not fit.
     """
     from rewardsteer.decoding.requests import as_requests
     from rewardsteer.evaluation import generation
     from rewardsteer.evaluation.budget import Budget
     from rewardsteer.evaluation.entries import Judge
+    from rewardsteer.evaluation.policies import ComparedPolicy
 
-    if steerer.engine != "transformers":
-        raise ConfigError("Methods are compared on the engine 'transformers'.")
     limits = None if budget is None else Budget(budget, budget_per_prompt)  # type: ignore[arg-type]
     entries = _entries(steerer, methods)
     with ExitStack() as stack:
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
         figures = generation.compare(
-            entries, steerer.policy, steerer.tokenizer, as_requests(as_prompts(prompts)),
+            entries, ComparedPolicy(steerer.choice), as_requests(as_prompts(prompts)),
             Judge(as_reward_model(judge).scorer, {}), Path(place),
             template=steerer.template, budget=limits,
         )
@@ -202,24 +202,22 @@ def compare(
 def _entries(
     steerer: "Steerer", methods: Sequence[str] | Mapping[str, Mapping[str, Any]]
 ) -> "list[Entry]":
-    """Entries of a comparison. Second models are checked before any policy loads, and each policy
-    loads once."""
-    from rewardsteer.decoding.second_models import check_draft_model
+    """Entries of a comparison. Methods and second models are checked before any policy loads."""
     from rewardsteer.evaluation.entries import Entry
 
     shared = steerer.config.model_dump(include=steerer.config.model_fields_set - {"method"})
     named = methods if isinstance(methods, Mapping) else {one: {"method": one} for one in methods}
     scorer = functools.cache(lambda model: as_reward_model(model).scorer)
-    entries, given = [], {}
+    entries, choice = [], steerer.choice
     for label, settings in named.items():
         own = dict(settings)
         draft, gate = own.pop("draft_model", None), own.pop("gate_model", None)
         config = load_config(DecodingConfig, {"method": label, **shared, **own})
         scout = steerer.scout_for(config) if gate is None else scorer(gate)
-        entry = Entry(label, config, *steerer.parts_for(config), scout=scout)
+        drafter = steerer.drafter_for(config) if draft is None else draft
+        entry = Entry(label, config, *steerer.parts_for(config), scout=scout, drafter=drafter)
         entry.method()
-        given[label] = steerer.drafter_for(config) if draft is None else draft
-        check_draft_model(config, given[label], steerer.engine, steerer.tokenizer)
+        choice.check_method(config.method)
+        choice.check_second_models(config, drafter, None)
         entries.append(entry)
-    drafters = {one: steerer.load_drafter(one) for one in dict.fromkeys(given.values())}
-    return [replace(entry, drafter=drafters[given[entry.label]]) for entry in entries]
+    return entries

@@ -6,7 +6,6 @@ from typing import Any
 
 from rewardsteer.api.reward_model import RewardModel, as_reward_model
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.devices import parse_dtype
 from rewardsteer.errors import ConfigError
 
 
@@ -61,4 +60,4 @@ def load_policy_of(policy: Any, engine: str, device: str, dtype: Any) -> Any:
         return policy
     if engine != "transformers":
         return str(policy)
-    return load_policy(policy, device=device, dtype=parse_dtype(dtype))
+    return load_policy(policy, device=device, dtype=dtype)

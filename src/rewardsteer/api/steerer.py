@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts
@@ -11,6 +11,7 @@ from rewardsteer.api.reward_model import as_reward_model
 from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.choice import HERE, EngineChoice
 from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, check_gate, log_choice
 from rewardsteer.decoding.methods import (
@@ -19,7 +20,7 @@ from rewardsteer.decoding.methods import (
     takes_no_reward_model,
     wants_drafter,
 )
-from rewardsteer.decoding.second_models import check_draft_model, open_drafter
+from rewardsteer.decoding.second_models import check_draft_model
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError
 from rewardsteer.quiet import quiet_calls
@@ -54,6 +55,8 @@ class Steerer:
         template: how prompts are written; None: the reward model's, else the chat template.
         device, dtype: of the policy, see `RewardModel.from_pretrained`.
         base_url: address of the engine ``openai``, ending in ``/v1``.
+        engine_options: of the engine ``vllm`` its engine arguments (``gpu_memory_utilization``, …),
+            of ``openai`` the name of the environment variable with the key (``key_env``).
         reward_weights: one for each of several reward models.
         gate_model: a reward model with a vocabulary head with which the gate ``kl`` decides which
             tokens are guided, given like ``reward_model``; None: the reward model itself.
@@ -73,11 +76,17 @@ class Steerer:
         engine: str = "transformers", tokenizer: Any = None, goal: "GoalState | None" = None,
         template: Template | None = None, device: str = AUTO, dtype: Any = "auto",
         base_url: str | None = None, reward_weights: Sequence[float] | None = None,
-        gate_model: Any = None, draft_model: Any = None, **settings: Any,
+        gate_model: Any = None, draft_model: Any = None,
+        engine_options: Mapping[str, Any] | None = None, **settings: Any,
     ) -> None:
         ENGINES.check(engine)
         if (engine == "openai") != (base_url is not None):
             raise ConfigError("The engine 'openai' and a base_url go together; give both or none.")
+        if engine_options and engine == HERE:
+            raise ConfigError(
+                f"engine_options are for the engines vllm and openai, got the engine {HERE!r}; "
+                "leave them out."
+            )
         self.reward_models = reward_models_of(reward_model)
         if method is None:
             method = (
@@ -90,6 +99,7 @@ class Steerer:
         self.engine, self.template, self.base_url = engine, template, base_url
         self._goal, self._own_goal = goal, goal
         self._weights, self._device, self._dtype = reward_weights, device, dtype
+        self._engine_options = dict(engine_options or {})
         self._scout = None if gate_model is None else as_reward_model(gate_model).scorer
         if engine != "transformers" and self._scout is not None:
             raise ConfigError("A gate_model is for the engine 'transformers'; leave it out.")
@@ -98,7 +108,7 @@ class Steerer:
         self.tokenizer = tokenizer_of(policy, engine, tokenizer)
         check_draft_model(self.config, draft_model, engine, self.tokenizer)
         self.policy = load_policy_of(policy, engine, device, dtype)
-        self._drafter = self.load_drafter(draft_model)
+        self._drafter = load_policy_of(draft_model, engine, device, dtype)
 
     def __repr__(self) -> str:
         models = ", ".join(repr(one.scorer.name) for one in self.reward_models) or "none"
@@ -182,9 +192,20 @@ class Steerer:
         """The gate's reward model, for a method with such a gate."""
         return self._scout if config.gate == "kl" else None
 
-    def load_drafter(self, given: Any) -> Any:
-        """A second policy in the engine's form, on the policy's device."""
-        return load_policy_of(given, self.engine, self._device, self._dtype)
+    @property
+    def choice(self) -> EngineChoice:
+        """The engine, with its options."""
+        source = getattr(self.tokenizer, "name_or_path", None)
+        options: dict[str, Any] = {"policy": self.policy}
+        if self.engine == HERE:
+            options |= {"device": self._device, "dtype": self._dtype}
+        elif self.engine == "vllm":
+            source, options = self.policy, {"device": self._device, "dtype": self._dtype}
+        elif self.engine == "openai":
+            options = {"url": self.base_url, "model": self.policy}
+        return EngineChoice(
+            self.engine, source, options | self._engine_options, given_tokenizer=self.tokenizer
+        )
 
     def drafter_for(self, config: DecodingConfig) -> Any:
         """The second policy, for a method that needs one."""
@@ -204,32 +225,21 @@ class Steerer:
         given = self.config.model_dump(include=self.config.model_fields_set)
         return load_config(DecodingConfig, given | changed)
 
-    def _method(self, config: DecodingConfig, drafter: Any = None) -> Any:
+    def _method(self, config: DecodingConfig) -> Any:
         from rewardsteer.decoding.generate import build_method
 
-        return build_method(
-            config, *self.parts_for(config), scout=self.scout_for(config), drafter=drafter
-        )
+        return build_method(config, *self.parts_for(config), scout=self.scout_for(config))
 
     def _run(
         self, requests: "list[Request]", config: DecodingConfig, watch: "Watch | None" = None
     ) -> Generator[Generation, None, None]:
         from rewardsteer.decoding.generate import generate_by
 
-        source = getattr(self.tokenizer, "name_or_path", None)
-        options: dict[str, Any] = {"policy": self.policy}
-        if self.engine == "vllm":
-            source, options = self.policy, {"device": self._device}
-        elif self.engine == "openai":
-            options = {"url": self.base_url, "model": self.policy}
-        kind = ENGINES.get(self.engine)
-        engine = kind.open(source, self.tokenizer, config, **options)
-        drafter = open_drafter(
-            kind, self.drafter_for(config), source, self.tokenizer, config, options
-        )
+        choice, method, given = self.choice, self._method(config), self.drafter_for(config)
+        if given is not None:
+            method.drafter = choice.second(given).open(config)
         return generate_by(
-            engine, requests, self._method(config, drafter), config, template=self.template,
-            watch=watch,
+            choice.open(config), requests, method, config, template=self.template, watch=watch
         )
 
     def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from rewardsteer.cli.devices import (
     parse_device_map,
 )
 from rewardsteer.cli.grouped import grouped
+from rewardsteer.decoding.engines.choice import EngineChoice
 from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.devices import check_dtypes
 from rewardsteer.errors import ConfigError
@@ -75,23 +76,6 @@ engine_options = grouped(
     "running", list(inspect.signature(EngineOptions).parameters.values()),
     lambda given: EngineOptions(**given),
 )
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """The engine of a command.
-
-    Attributes:
-        name: of the engine.
-        source: folder or hub name of the policy's tokenizer and settings; None: not available.
-        options: of the engine's class method ``open``.
-        vllm: the subset that are engine arguments of vLLM (``--vllm-option``).
-    """
-
-    name: str
-    source: str | None
-    options: dict[str, Any]
-    vllm: dict[str, Any] = field(default_factory=dict)
 
 
 def choose_engine(

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardsteer.cli.compared_models import check_second_models, compared_entries, load_compared
-from rewardsteer.cli.devices import Device
+from rewardsteer.cli.compared_models import check_compared, compared_entries, load_compared
+from rewardsteer.cli.engines import EngineOptions, choose_engine, engine_options
 from rewardsteer.cli.evaluation_options import (
     Baseline,
     BothOrders,
@@ -18,7 +18,6 @@ from rewardsteer.cli.evaluation_options import (
     KlPrompts,
     Limit,
     Methods,
-    Model,
     Out,
     Overwrite,
     Prompts,
@@ -29,31 +28,33 @@ from rewardsteer.cli.evaluation_options import (
     read_seeds,
     warn_of_own_judge,
 )
+from rewardsteer.cli.generate_options import Model
 from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
-from rewardsteer.cli.starting import (
-    check_model,
-    check_out,
-    check_reward_model,
-    loading,
-    refuse_address,
-    say,
-)
+from rewardsteer.cli.starting import check_out, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.evaluation.budget import Budget
     from rewardsteer.evaluation.entries import Entry, Judge
+    from rewardsteer.evaluation.policies import ComparedPolicy
+
+# Settings that outputs of earlier versions, or of the default engine, do not name.
+_BEFORE = {
+    "second_judge": None, "dtype": None, "reward_dtype": None, "engine": "transformers",
+    "base_url": None, "tokenizer": None,
+}
 
 
+@engine_options
 def generation_command(
-    model: Model, prompts: Prompts, methods: Methods, judge: JudgeFolder,
+    *, model: Model = None, prompts: Prompts, methods: Methods, judge: JudgeFolder,
     out: Out = Path("out/evaluation"), baseline: Baseline = None, weights: Weights = None,
     budget: BudgetUnit = None, budget_per_prompt: BudgetPerPrompt = None,
     kl_prompts: KlPrompts = 0, judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", both_orders: BothOrders = False,
     coherence: CoherenceModel = None,
-    seeds: Seeds = None, limit: Limit = None, device: Device = "auto", resume: Resume = False,
+    seeds: Seeds = None, limit: Limit = None, running: EngineOptions, resume: Resume = False,
     overwrite: Overwrite = False, template: TemplateOption = None, kind: KindOption = None,
     kind_option: KindOptions = None, second_judge: SecondJudge = None,
 ) -> None:
@@ -65,38 +66,36 @@ def generation_command(
     from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
 
     settings, sweeps = read_methods(methods), dict[str, str]()
+    choice = choose_engine(running, model)
     repeated = None if seeds is None else read_seeds(seeds)
     requests, written = read_requests(prompts, limit=limit), read_template(template)
     check_out(out, resume=resume, overwrite=overwrite)
-    guides = [one for row in settings.values() for one in row.scorers]
-    drafters = {one.draft_model for one in settings.values()} - {None}
-    check_model(model, *drafters)
     judges = [str(judge), *([] if second_judge is None else [second_judge])]
-    for folder in (*judges, *guides):
-        refuse_address(folder, "Comparisons")
-    check_reward_model(*judges, *guides)
     of_judge = read_kind(kind, kind_option)
-    loading(*judges, *guides, model, *drafters)
-
-    check_second_models(settings, model)
+    check_compared(settings, judges, choice)
+    from rewardsteer.evaluation.checks import check_divergence, check_labels
     from rewardsteer.evaluation.entries import Judge
-    from rewardsteer.evaluation.generation import check_divergence, check_labels
+    from rewardsteer.evaluation.policies import ComparedPolicy
 
     if weights is not None:
         settings, sweeps = sweep_weights(settings, weights)
     baseline = check_labels(list(settings), baseline)
     limits = _budget(budget, budget_per_prompt)
-    check_divergence(limits, kl_prompts)
-    pairs, metrics = _pair_judge(judge_url, judge_model, judge_key_env), _metrics(coherence, device)
+    check_divergence(limits, kl_prompts, choice.name)
+    pairs = _pair_judge(judge_url, judge_model, judge_key_env)
+    metrics = _metrics(coherence, running.reward_device or running.device)
     described = {
         "model": model, "judge": str(judge), "baseline": baseline, "coherence": coherence,
         "budget": limits and {"unit": limits.unit, "per_prompt": limits.per_prompt},
         "methods": {label: one.model_dump(mode="json") for label, one in settings.items()},
         "template": None if written is None else written.model_dump(mode="json"),
-        "second_judge": second_judge,
+        "second_judge": second_judge, "dtype": running.dtype,
+        "reward_dtype": running.reward_dtype, **choice.describe(),
     }
-    scorers = load_compared(judges, settings.values(), device, of_judge)
-    entries = compared_entries(settings, sweeps, scorers, device)
+    scorers = load_compared(
+        judges, settings.values(), choice, running, of_judge, budget=limits is not None
+    )
+    entries = compared_entries(settings, sweeps, scorers)
     described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
     if resume:
         _check_resumed(out / "run.json", described)
@@ -105,8 +104,8 @@ def generation_command(
     )
     warn_of_own_judge(entries, asked)
     _compare(
-        entries, described, requests, asked, out, limits, device, kl_prompts, repeated,
-        resume=resume, overwrite=overwrite,
+        entries, described, requests, asked, out, limits, ComparedPolicy(choice), kl_prompts,
+        repeated, resume=resume, overwrite=overwrite,
     )
 
 
@@ -152,15 +151,15 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
 
     if not place.exists():
         return
-    before = {"second_judge": None} | read_json(place)
+    before = _BEFORE | read_json(place)
     before["methods"] = {
         # Defaults for outputs of versions that had no such settings.
         label: {"draft_model": None, "gate_model": None} | known
         for label, known in before.get("methods", {}).items()
     }
-    known = ("model", "judge", "second_judge", "budget", "coherence", "template")
-    names = [name for name in known if name in before]
-    changed = [name for name in names if before[name] != settings[name]]
+    names = [name for name in ("model", "judge", "budget", "coherence", "template", *_BEFORE)
+             if name in before]
+    changed = [name for name in names if before[name] != (_BEFORE | settings)[name]]
     for part in ("methods", "fingerprints"):
         both = before.get(part, {}).keys() & settings[part].keys()
         changed += sorted(name for name in both if before[part][name] != settings[part][name])
@@ -172,16 +171,20 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
 
 
 def _show_templates(
-    entries: list["Entry"], written: "Template | None", tokenizer: Any, model: str
+    entries: list["Entry"], written: "Template | None", policy: "ComparedPolicy", model: str | None
 ) -> None:
-    """Print the template of the prompts; where methods differ in it, each template once."""
+    """Print the template of the prompts; where methods differ in it, each template once. A server
+    that gives texts alone may write them itself."""
     from rewardsteer.decoding.crossing import writer_between
 
     ways: dict[str, tuple[Template, str]] = {}
+    if "token_ids" not in policy.abilities:
+        return
+    tokenizer = policy.tokenizer
     for entry in entries:
         template, carrier = writer_between(written, tokenizer, entry.scorer)
         name = model if carrier is tokenizer else getattr(entry.scorer, "name", "") or model
-        ways.setdefault(template.model_dump_json(), (template, name))
+        ways.setdefault(template.model_dump_json(), (template, str(name)))
     for template, name in ways.values():
         show_template(template, name)
 
@@ -202,36 +205,36 @@ def _say_unanswered(methods: dict[str, dict[str, float]], out: Path) -> None:
 
 def _compare(
     entries: list["Entry"], described: dict[str, Any], requests: list[Any], judge: "Judge",
-    out: Path, budget: "Budget | None", device: str, kl_prompts: int,
+    out: Path, budget: "Budget | None", policy: "ComparedPolicy", kl_prompts: int,
     seeds: list[int] | None, *, resume: bool, overwrite: bool,
 ) -> None:
     """Run the comparison, write its files and print its tables."""
     from rewardsteer.data.template import stored_template
-    from rewardsteer.decoding.policy import load_policy
+    from rewardsteer.evaluation.checks import check_run
+    from rewardsteer.evaluation.entries import Run
     from rewardsteer.evaluation.generation import compare
     from rewardsteer.evaluation.statistics import over
-    from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
     from rewardsteer.progress import stages
     from rewardsteer.reports import frontiers as report
     from rewardsteer.reports.overoptimization import WEIGHT_COLUMNS, weight_rows, weight_verdicts
     from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
 
-    tokenizer = load_tokenizer(described["model"])
-    policy = load_policy(described["model"], device=device)
+    written = described["template"] and stored_template(described["template"])
+    # Here too, so that nothing is written where the engine cannot run a method.
+    check_run(Run(policy, requests, judge, out, written, budget), entries)
     claim_folder(out, resume=resume, overwrite=overwrite)
     write_json(out / "run.json", described)
-    written = described["template"] and stored_template(described["template"])
-    _show_templates(entries, written, tokenizer, described["model"])
+    _show_templates(entries, written, policy, described["model"])
     if seeds is not None:
         _compare_seeds(
-            seeds, entries, policy, tokenizer, requests, judge, out, template=written,
+            seeds, entries, policy, requests, judge, out, template=written,
             baseline=described["baseline"], budget=budget, kl_prompts=kl_prompts,
         )
         return
     with stages("prompts") as progress:
         methods = compare(
-            entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
+            entries, policy, requests, judge, out, baseline=described["baseline"],
             template=written, budget=budget, kl_prompts=kl_prompts,
             announce=lambda text: say(f"running {text}"), progress=progress,
         )
@@ -258,7 +261,7 @@ def _compare(
 
 
 def _compare_seeds(
-    seeds: list[int], entries: list["Entry"], policy: Any, tokenizer: Any, requests: list[Any],
+    seeds: list[int], entries: list["Entry"], policy: "ComparedPolicy", requests: list[Any],
     judge: "Judge", out: Path, **options: Any,
 ) -> None:
     from rewardsteer.evaluation.runs import compare_seeds
@@ -268,7 +271,7 @@ def _compare_seeds(
 
     with stages("prompts") as progress:
         methods = compare_seeds(
-            seeds, entries, policy, tokenizer, requests, judge, out=out, progress=progress,
+            seeds, entries, policy, requests, judge, out=out, progress=progress,
             announce=lambda text: say(f"running {text}"), **options,
         )
     title = f"{len(seeds)} seeds, {over(len(requests), 'prompt')}"

@@ -10,7 +10,6 @@ from rewardsteer.cli.starting import say
 if TYPE_CHECKING:
     from rewardsteer.evaluation.entries import Entry, Judge
 
-Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
 Prompts = Annotated[Path, typer.Option(help="JSONL with a 'prompt' a line.")]
 Methods = Annotated[
     str,

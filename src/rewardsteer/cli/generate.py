@@ -10,7 +10,7 @@ from rewardsteer.addresses import is_address
 from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.decoding_options import check_used, decoding_options
-from rewardsteer.cli.engines import EngineChoice, EngineOptions, choose_engine, engine_options
+from rewardsteer.cli.engines import EngineOptions, choose_engine, engine_options
 from rewardsteer.cli.kind import KindOption, KindOptions, kind_options
 from rewardsteer.cli.reward_models import (
     Parts,
@@ -31,6 +31,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, place_name, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
+from rewardsteer.decoding.engines.choice import EngineChoice
 from rewardsteer.decoding.methods import METHODS, is_guide, takes_no_reward_model
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def generate_command(
     folders, written = reward_model or [], read_template(template)
     choice = choose_engine(running, model)
     # Behind an address it is a name on the server.
-    check_model(choice.source, None if "url" in choice.options else draft_model)
+    check_model(choice.source, None if choice.by_address else draft_model)
     check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
     method, told = choose_method(method, folders[0] if folders else None, kind)
@@ -88,9 +89,9 @@ def generate_command(
         folders, weights, config, goal_state, choice, running, written,
         share_backbone=share_backbone, of_kind=of_kind,
     )
-    _check_second_models(config, draft_model, gate_model, choice)
+    choice.check_second_models(config, draft_model, gate_model)
     scout = load_gate_model(gate_model, choice, running)
-    texts, written = _writing(written, choice, scorer, folders)
+    written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
         "model": model, "reward_model": ", ".join(folders) or None,
         "reward_weights": weights if len(folders) > 1 else None,
@@ -98,11 +99,11 @@ def generate_command(
         "gate_model": gate_model and str(gate_model), "draft_model": draft_model,
         "goal": goal_state and goal_state.describe(), "dtype": running.dtype,
         "reward_dtype": running.reward_dtype,
-        "template": written and written.model_dump(mode="json"), **_of_engine(choice),
+        "template": written and written.model_dump(mode="json"), **choice.describe(),
     }
     _write(
         config, requests, output, described, Parts(scorer, scout, goal_state, draft_model), written,
-        choice, texts, resume=resume,
+        choice, resume=resume,
     )
 
 
@@ -148,15 +149,6 @@ def _configure(
     return config, weights or [1.0] * len(folders)
 
 
-def _of_engine(choice: EngineChoice) -> dict[str, Any]:
-    """The engine's entries in the settings file beside the results."""
-    if choice.name == "transformers":
-        return {}
-    url = choice.options.get("url")
-    where = {"base_url": url, "tokenizer": choice.source} if url else {}
-    return {"engine": choice.name, **where}
-
-
 def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig":
     """The settings, completed by the policy's own defaults; prints the latter."""
     from rewardsteer.decoding.defaults import policy_settings, what_is_taken, with_defaults
@@ -171,18 +163,16 @@ def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig
 
 def _writing(
     template: "Template | None", choice: EngineChoice, scorer: Any, folders: list[str]
-) -> "tuple[Any, Template | None]":
-    """The policy's tokenizer and the template of its prompts; prints the template. With an address
-    the template depends on what the server accepts, so it is only decided once connected."""
+) -> "Template | None":
+    """The template of the policy's prompts, which is printed. With an address it depends on what
+    the server accepts, so it is only decided once connected."""
     from rewardsteer.decoding.crossing import writer_between
-    from rewardsteer.models.checkpoint import load_tokenizer
 
-    tokenizer = None if choice.source is None else load_tokenizer(choice.source)
-    if choice.source is None or "url" in choice.options:
-        return tokenizer, template
-    written, carrier = writer_between(template, tokenizer, scorer)
-    show_template(written, choice.source if carrier is tokenizer else folders[0])
-    return tokenizer, written
+    if choice.source is None or choice.by_address:
+        return template
+    written, carrier = writer_between(template, choice.tokenizer, scorer)
+    show_template(written, choice.source if carrier is choice.tokenizer else folders[0])
+    return written
 
 
 def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[Request]":
@@ -195,21 +185,6 @@ def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[R
         return as_requests(texts)[:limit]
     with readable(path) as place:
         return read_requests(place, limit=limit)
-
-
-def _check_second_models(
-    config: "DecodingConfig", draft_model: str | None, gate_model: Path | None,
-    choice: EngineChoice,
-) -> None:
-    """Check the draft model and the gate's reward model before any policy loads."""
-    from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
-    from rewardsteer.models.checkpoint import load_tokenizer
-
-    asked = draft_model is not None or gate_model is not None
-    known = asked and choice.source is not None
-    tokenizer = load_tokenizer(str(choice.source)) if known else None
-    check_draft_model(config, draft_model, choice.name, tokenizer)
-    check_gate_model(config, gate_model, choice.name, tokenizer)
 
 
 def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:
@@ -230,33 +205,29 @@ def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bo
 
 def _write(
     config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
-    parts: Parts, template: "Template | None", choice: EngineChoice, tokenizer: Any, *,
-    resume: bool,
+    parts: Parts, template: "Template | None", choice: EngineChoice, *, resume: bool,
 ) -> None:
     """Generate the rows missing in the output; appends them after every batch."""
     from rewardsteer.decoding.crossing import check_crossing
-    from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
-    from rewardsteer.decoding.second_models import open_drafter
     from rewardsteer.errors import RewardsteerError
     from rewardsteer.outputs import append_jsonl, write_json, write_text
     from rewardsteer.progress import progress_bar
 
     scorer, scout, goal, draft_model = parts
-    method, kind = build_method(config, scorer, goal, scout=scout), ENGINES.get(choice.name)
-    if "url" not in choice.options:
+    method = build_method(config, scorer, goal, scout=scout)
+    if not choice.by_address:
         # Checked here before the policy loads; the engine repeats the check.
-        check_crossing(config.method, scorer, tokenizer, kind)
+        check_crossing(config.method, scorer, choice.tokenizer, choice.kind)
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
         return
-    method.drafter = open_drafter(
-        kind, draft_model, choice.source, tokenizer, config, choice.options
-    )
+    if draft_model is not None:
+        method.drafter = choice.second(draft_model).open(config)
     policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
-    engine = kind.open(choice.source, tokenizer, config, **choice.options, **policy)
+    engine = choice.open(config, **policy)
     results = generate_by(engine, missing, method, config, template=template)
     # All checks are done; from here on the output is changed.
     on_screen = is_standard_output(output)

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rewardsteer.cli.engines import EngineChoice, EngineOptions
+from rewardsteer.cli.engines import EngineOptions
+from rewardsteer.decoding.engines.choice import EngineChoice
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -102,7 +103,6 @@ def load_reward_models(
     the engine, only its folder is read. ``of_kind`` has the kind, or None, and its options."""
     from types import SimpleNamespace
 
-    from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.ensemble import FolderScorer, combined
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.decoding.methods import compares, is_guide, judges_whole
@@ -113,7 +113,7 @@ def load_reward_models(
     if not folders:
         build_method(config, None, goal)
         return None
-    inside = ENGINES.get(choice.name).holds_guides
+    inside = choice.kind.holds_guides
     own = all(_kind_of(folder, of_kind["kind"]) in _WITH_CARDS for folder in folders)
     if not own and (share_backbone or (inside and is_guide(config.method))):
         raise ConfigError(
@@ -136,8 +136,7 @@ def load_reward_models(
         from rewardsteer.models.policy_states import sharing_scorer
 
         assert choice.source is not None, "engines of this process have a policy"
-        options = choice.options | {"dtype": parse_dtype(choice.options["dtype"])}
-        policy = load_policy(choice.source, **options)
+        policy = load_policy(choice.source, **choice.options)
         return sharing_scorer(policy, choice.source, Path(folders[0]))
     # An engine that reserves its device's memory loads first, and the reward model after it.
     place = running.reward_device or ("cpu" if inside else choice.options.get("device", "auto"))

@@ -7,7 +7,7 @@ import typer
 
 from rewardsteer.addresses import is_address
 from rewardsteer.cli.decoding_options import check_used, decoding_options
-from rewardsteer.cli.engines import EngineChoice, EngineOptions, choose_engine, engine_options
+from rewardsteer.cli.engines import EngineOptions, choose_engine, engine_options
 from rewardsteer.cli.generate_options import DraftModel, GateModel
 from rewardsteer.cli.kind import (
     KindOption,
@@ -18,7 +18,7 @@ from rewardsteer.cli.kind import (
 from rewardsteer.cli.reward_models import choose_method, load_gate_model
 from rewardsteer.cli.starting import check_model, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
-from rewardsteer.decoding.engines.registry import ENGINES
+from rewardsteer.decoding.engines.choice import EngineChoice
 from rewardsteer.decoding.methods import METHODS
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def serve_command(
         METHODS.check(method)
     of_kind = {"kind": kind, **kind_options(kind_option)}
     _check_models(choice, model, reward_model, kind)
-    check_model(None if "url" in choice.options else draft_model)
+    check_model(None if choice.by_address else draft_model)
     check_reward_model(gate_model)
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)
@@ -162,12 +162,12 @@ def _check_models(
     """Raise `ConfigError` if the models cannot be served, `CheckpointError` if one is missing."""
     from rewardsteer.errors import ConfigError
 
-    if "url" in choice.options and choice.source is None:
+    if choice.by_address and choice.source is None:
         raise ConfigError(
             "A server in front of another one writes prompts itself: pass --tokenizer, the "
             "policy's folder or hub name."
         )
-    if model is None and reward_model is None and "url" not in choice.options:
+    if model is None and reward_model is None and not choice.by_address:
         raise ConfigError("Expected a policy, a reward model or both; pass --model or "
                           "--reward-model.")
     check_kind(kind)
@@ -180,9 +180,7 @@ def _check_second_models(
     gate_model: Path | None,
 ) -> None:
     """Check the draft model and the gate's reward model before anything loads."""
-    from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
     from rewardsteer.errors import ConfigError
-    from rewardsteer.models.checkpoint import load_tokenizer
 
     for option, given in (("--draft-model", draft_model), ("--gate-model", gate_model)):
         if given is None:
@@ -197,10 +195,7 @@ def _check_second_models(
                 f"{option} is not for --engine vllm, whose own server runs one policy and the "
                 "reward model that guides it; serve with --engine transformers."
             )
-    if choice.source is not None and (draft_model is not None or gate_model is not None):
-        tokenizer = load_tokenizer(choice.source)
-        check_draft_model(None, draft_model, choice.name, tokenizer)
-        check_gate_model(None, gate_model, choice.name, tokenizer)
+    choice.check_second_models(None, draft_model, gate_model)
 
 
 def _load(
@@ -216,8 +211,7 @@ def _load(
     from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.defaults import what_is_taken
     from rewardsteer.decoding.methods import compares
-    from rewardsteer.decoding.second_models import open_drafter
-    from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+    from rewardsteer.models.checkpoint import fingerprint
     from rewardsteer.serving.models import ServedModels
 
     # A server of rewards alone needs no decoding method.
@@ -227,33 +221,30 @@ def _load(
     say(told)
     check_used(method, settings)
     defaults = load_config(DecodingConfig, settings | {"method": method})
-    engine = tokenizer = drafter = None
+    engine = drafter = None
     scorer, goals = _load_scorer(
         reward_model, running, template=template, pairs=compares(method), **of_kind
     )
     if choice.source is not None:
-        tokenizer, engine_kind = load_tokenizer(choice.source), ENGINES.get(choice.name)
-        check_crossing(method, scorer, tokenizer, engine_kind)
+        check_crossing(method, scorer, choice.tokenizer, choice.kind)
         places = defaults.model_copy(update={"batch_size": limits.places})
-        engine = engine_kind.open(choice.source, tokenizer, places, **choice.options)
-        drafter = open_drafter(
-            engine_kind, draft_model, choice.source, tokenizer, places, choice.options
-        )
+        engine = choice.open(places)
+        drafter = None if draft_model is None else choice.second(draft_model).open(places)
         if told := what_is_taken(defaults, engine.settings):
             typer.echo(told, err=True)
     # A reward model behind an address has no local folder.
     name = name or (engine.model_name if engine else "")
-    folder = Path(model) if model and "url" not in choice.options and Path(model).is_dir() else None
+    folder = Path(model) if model and not choice.by_address and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
     served = ServedModels(
-        engine, tokenizer, scorer, defaults, limits, template=template, goals=goals,
+        engine, choice.tokenizer, scorer, defaults, limits, template=template, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),
         reward_name=_reward_name(reward_model),
         fingerprint=fingerprint(folder) if folder and known else "", drafter=drafter,
         scout=load_gate_model(gate_model, choice, running),
     )
     show_template(
-        served.template, str(choice.source if served.renderer is tokenizer else reward_model)
+        served.template, str(choice.source if served.renderer is choice.tokenizer else reward_model)
     )
     return served
 

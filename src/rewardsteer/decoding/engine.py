@@ -68,6 +68,22 @@ class Engine:
         self.on_failure: Callable[[Exception], None] | None = None
         self._texts: dict[int, str] = {}
 
+    @classmethod
+    def share(cls, source: Any, longest: int, **options: Any) -> dict[str, Any]:
+        """The options of ``open`` for several engines of one policy, one after another, with what
+        they share: a loaded policy, a running vLLM. Here: as given.
+
+        Args:
+            source: as ``open`` takes it.
+            longest: maximum of prompt and response tokens of all runs; 0: not known.
+            options: of ``open``.
+        """
+        return options
+
+    @classmethod
+    def release(cls, options: Mapping[str, Any]) -> None:
+        """Free the part of what is shared that runs with other reward models cannot use."""
+
     def complete(self, config: DecodingConfig) -> DecodingConfig:
         """The settings of a run with the defaults that this process decides filled in."""
         return with_defaults(config, self.settings)

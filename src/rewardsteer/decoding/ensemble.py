@@ -25,6 +25,7 @@ from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.decoding.config import DecodingConfig, check_weights
 from rewardsteer.decoding.methods import judges_whole
 from rewardsteer.decoding.policy import model_bounds
+from rewardsteer.models.causal import parameter_count
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.places import locate
 from rewardsteer.models.text_scorer import TextScorer
@@ -201,6 +202,12 @@ class FolderScorer:
     def vocabulary_size(self) -> int:
         """Token ids that it knows."""
         return min(self._bounds[1], len(self.tokenizer))
+
+    def parameter_count(self) -> int:
+        """Number of weights that a token passes: of an adapter those of its base, without its own.
+        """
+        known = (self.folder / "config.json").exists()
+        return parameter_count(self.folder if known else self.card.base_model)
 
 
 def combined(

@@ -111,16 +111,11 @@ def generate_by(
     Raises:
         ConfigError: the engine cannot do what the method or the settings need.
     """
-    check_abilities(engine, method)
-    method = adapted(method, engine)
-    config, scorer = engine.complete(config), method.scorer
-    requests = as_requests(prompts)
-    check_drafter(method, engine)
-    check_scout(method, engine.tokenizer)
+    config = engine.complete(config)
+    method = checked(engine, method, config)
+    scorer, requests = method.scorer, as_requests(prompts)
     drafter: Engine | None = method.drafter
     engines = [engine, *([] if drafter is None else [drafter])]
-    for one in engines:
-        one.check(method, config)
     if engine.writes_prompts:
         template = Template(kind="text")
         ready = [Prepared(one, show_request(one, template, None)) for one in requests]
@@ -142,6 +137,28 @@ def generate_by(
             drafter.begin(Direct(None, config), config, longest)
         engine.begin(method, config, longest)
     return answer(engine, ready, method, config, template, label or method.name, watch)
+
+
+def checked(engine: Engine, method: Method, config: DecodingConfig) -> Method:
+    """The method, adapted to the engine's policy; nothing runs yet.
+
+    Args:
+        engine: runs the policy.
+        method: from `build_method`, with its second policy.
+        config: settings with all defaults filled in.
+
+    Raises:
+        ConfigError: the engine cannot do what the method or the settings need.
+        MismatchError: policy, second policy and reward models have tokens that do not fit.
+    """
+    check_abilities(engine, method)
+    method = adapted(method, engine)
+    check_drafter(method, engine)
+    check_scout(method, engine.tokenizer)
+    for one in (engine, method.drafter):
+        if one is not None:
+            one.check(method, config)
+    return method
 
 
 def answer(

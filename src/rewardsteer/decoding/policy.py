@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rewardsteer.devices import AUTO
+from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.causal import load_causal
 from rewardsteer.models.checkpoint import CARD
@@ -13,8 +13,8 @@ from rewardsteer.models.limits import position_limit
 
 
 def load_policy(
-    source: str | Path, *, device: str | torch.device = AUTO, dtype: torch.dtype | None = None,
-    **options: Any,
+    source: str | Path, *, device: str | torch.device = AUTO,
+    dtype: torch.dtype | str | None = None, **options: Any,
 ) -> Any:
     """A causal LM from a folder or hub name, in evaluation mode.
 
@@ -22,7 +22,7 @@ def load_policy(
         source: the folder or name.
         device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; ignored
             with a ``device_map``.
-        dtype: of the weights; None: as saved.
+        dtype: of the weights, or its name; None: as saved.
         options: passed on to ``from_pretrained`` (``device_map``, ``quantization_config``, …).
 
     Raises:
@@ -33,7 +33,7 @@ def load_policy(
     if (Path(source) / CARD).exists():
         raise _no_policy(source, f"it has a {CARD}")
     own = options | {"trust_remote_code": False}
-    model = load_causal(source, device, dtype, own, what="policy").eval()
+    model = load_causal(source, device, parse_dtype(dtype), own, what="policy").eval()
     for name in model.config.architectures or ():
         if name.endswith("Classification"):
             raise _no_policy(source, name)

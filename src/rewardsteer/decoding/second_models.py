@@ -58,29 +58,6 @@ def check_draft_model(
         _check_tokens(first_difference(tokenizer, load_tokenizer(str(given))) is None)
 
 
-def open_drafter(
-    kind: Any, given: Any, source: Any, tokenizer: Any, config: DecodingConfig,
-    options: dict[str, Any],
-) -> Any:
-    """The engine of a second policy, of the same kind as the policy's; None without one.
-
-    Args:
-        kind: the engine's class.
-        given: as for `check_draft_model`.
-        source: where the policy's tokenizer comes from.
-        tokenizer: the policy's.
-        config: settings of the run.
-        options: of the engine's ``open``, for the policy.
-    """
-    if given is None:
-        return None
-    if kind.by_name:
-        return kind.open(source, tokenizer, config, **options | {"model": given})
-    if isinstance(given, str | Path):
-        return kind.open(str(given), tokenizer, config, **options)
-    return kind.open(source, tokenizer, config, **options | {"policy": given})
-
-
 def check_drafted(name: str, method: Any, given: bool, *, option: str = _OPTIONS) -> None:
     """Raise `ConfigError` on a method (or its class) without the second policy that it wants, or
     with one that it does not."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.methods import accepts_goal
@@ -19,6 +19,7 @@ from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, known_ques
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.entries import Entry, Judge, Run, read_records
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.statistics import auroc_interval, share
 from rewardsteer.goals.files import load_goal
 from rewardsteer.models.checkpoint import load_tokenizer
@@ -39,8 +40,7 @@ class Part(NamedTuple):
 class World:
     """The models that answer, and the output folder; answers go to ``OUT/comparison``."""
 
-    policy: Any
-    tokenizer: Any
+    policy: ComparedPolicy
     scorers: Mapping[str, Scorer]
     config: DemoConfig
     out: Path
@@ -50,7 +50,7 @@ class World:
         questions = draw_questions(part.questions, self.config, part.stream)
         place = self.folder(part)
         return Run(
-            self.policy, self.tokenizer,
+            self.policy,
             [Request(id=f"{part.stream}/{i}", prompt=q) for i, q in enumerate(questions)],
             Judge(self.scorers["plain"], {
                 "accuracy": lambda answer: is_correct(answer.prompt, answer.completion)
@@ -115,8 +115,8 @@ def compare_methods(
             processes.run(_answer, calls, announce)
         shared = world.run_of(part)
         figures = compare(
-            [world.entry(row) for row in rows], shared.policy, shared.tokenizer, shared.requests,
-            shared.judge, shared.out, template=TEMPLATE, budget=part.budget, known=shared.known,
+            [world.entry(row) for row in rows], shared.policy, shared.requests, shared.judge,
+            shared.out, template=TEMPLATE, budget=part.budget, known=shared.known,
             announce=announce if processes is None else lambda label: None,
         )
         return {
@@ -142,7 +142,8 @@ def _answer(out: Path, config: DemoConfig, row: Row, part: Part) -> None:
 def _world(out: Path, settings: str) -> World:
     config, place = DemoConfig.model_validate_json(settings), out / "policy" / "model"
     scorers = load_all([plan.name for plan in plans(config)], out)
-    return World(load_policy(place), load_tokenizer(place), scorers, config, out)
+    policy = ComparedPolicy.loaded(load_policy(place), load_tokenizer(place))
+    return World(policy, scorers, config, out)
 
 
 def _tuned(run: Callable[[Sequence[Row]], Figures], config: DemoConfig) -> dict[str, float]:

@@ -16,6 +16,7 @@ from rewardsteer.demo.page import write_demo_page
 from rewardsteer.demo.processes import side_by_side
 from rewardsteer.demo.reward_models import Task, plans, train_all
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.models.checkpoint import library_versions
 from rewardsteer.outputs import claim_folder, write_json
 from rewardsteer.processors import processors
@@ -69,7 +70,7 @@ def run_demo(
         )
         announce("comparing decoding methods")
         methods, budget, weights = compare_methods(
-            World(policy, tokenizer, scorers, config, out), processes,
+            World(ComparedPolicy.loaded(policy, tokenizer), scorers, config, out), processes,
             goal_threshold=goal["threshold"], announce=lambda label: announce(f"  {label}"),
         )
     announce("inspecting some solutions token by token")

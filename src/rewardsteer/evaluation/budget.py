@@ -89,19 +89,20 @@ def equivalent_tokens(cost: Cost, sizes: Sizes) -> float:
 
 
 def relative_sizes(
-    policy: Any, scorer: Any = None, *, drafter: Any = None, scout: Any = None
+    policy: float, scorer: Any = None, *, drafter: float = 0.0, scout: Any = None
 ) -> Sizes:
-    """Sizes of a method's reward model (or ensemble), second policy and gate model."""
-    count = _parameters(policy)
+    """Sizes of a method's models.
+
+    Args:
+        policy, drafter: numbers of weights; NaN: not known, and then the sizes are not.
+        scorer: a reward model, an ensemble, or None.
+        scout: a gate's own reward model, or None.
+    """
     return Sizes(
-        0.0 if scorer is None else fmean(one.parameter_count() for one in members(scorer)) / count,
-        0.0 if drafter is None else _parameters(drafter) / count,
-        0.0 if scout is None else scout.parameter_count() / count,
+        0.0 if scorer is None else fmean(one.parameter_count() for one in members(scorer)) / policy,
+        drafter and drafter / policy,
+        0.0 if scout is None else scout.parameter_count() / policy,
     )
-
-
-def _parameters(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Draw(Record):
@@ -121,13 +122,13 @@ class Draw(Record):
 
 
 def best_within(
-    budget: Budget, sizes: Sizes, config: DecodingConfig, requests: Sequence[Request], place: Path,
-    *, sample: Sample, rate: Rate | None,
+    budget: Budget | None, sizes: Sizes, config: DecodingConfig, requests: Sequence[Request],
+    place: Path, *, sample: Sample, rate: Rate | None,
 ) -> tuple[list[Generation], int]:
     """The best responses that the budget allows, and the number m that each was chosen from.
 
     Args:
-        budget: per prompt.
+        budget: per prompt; None: one answer each.
         sizes: of the method's models.
         config: the method's settings; draw r has ``seed`` + r. For best of n a draw is one
             response.
@@ -142,9 +143,9 @@ def best_within(
     """
     drawn = load_records(place, Draw, "draw")
     done = {(draw.number, draw.generation.id): draw for draw in drawn}
-    if config.mode == "greedy":
+    if budget is None or config.mode == "greedy":
         rate = None
-    if is_best_of_n(config.method):
+    if budget is not None and is_best_of_n(config.method):
         config = config.model_copy(update={"n": 1})
 
     def draw_all(number: int) -> list[Draw]:
@@ -158,7 +159,7 @@ def best_within(
         return [done[number, request.id] for request in requests]
 
     first = draw_all(0)
-    if rate is None:
+    if budget is None or rate is None:
         return [draw.generation for draw in first], 1
     mean = fmean(budget.spent(draw.generation.cost + draw.choosing, sizes) for draw in first)
     # 1e-9, so that a budget of exactly m responses is not rounded down to m - 1.

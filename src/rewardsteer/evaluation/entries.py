@@ -1,22 +1,21 @@
 """One row of a comparison: responses of a method to all prompts, within a budget if given, judged.
 
     OUT/METHOD.jsonl          one `EvalRecord` a line, appended batch by batch; resumable
-    OUT/draws/METHOD.jsonl    with a budget: all responses that METHOD chose from
+    OUT/draws/METHOD.jsonl    responses as they come, with a budget (METHOD chooses from them), and
+                              from policies outside this process, which are judged afterwards
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import shares_tokens, writer_between
-from rewardsteer.decoding.engines.transformers.admission import Bounds
-from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.generate import Method, build_method, generate, require_answers
+from rewardsteer.decoding.generate import Method, build_method, generate_by, require_answers
 from rewardsteer.decoding.methods import compares
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
@@ -32,9 +31,9 @@ from rewardsteer.evaluation.budget import (
     relative_sizes,
 )
 from rewardsteer.evaluation.pair_judge import PairJudge
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.causal import log_probabilities
 from rewardsteer.models.compatibility import members
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.outputs import append_jsonl, file_name
@@ -53,7 +52,8 @@ class Entry:
         scorer: the reward model that guides, or a `RewardEnsemble`; None for plain sampling.
         goal: the goal state that guides, for methods that need one.
         sweep: name shared with the entries that differ from it by weight alone; "" when alone.
-        drafter: a second policy with the policy's tokens, for methods that need one.
+        drafter: a second policy with the policy's tokens, for methods that need one: a folder or
+            hub name, a name on the policy's server, or a loaded model.
         scout: a reward model for the gate ``kl``, as `build_method` takes it.
     """
 
@@ -69,15 +69,6 @@ class Entry:
         """The method without its second policy; ``config`` may differ from the entry's settings in
         seed and number of samples."""
         return build_method(config or self.config, self.scorer, self.goal, scout=self.scout)
-
-    def drafting(self, config: DecodingConfig, tokenizer: Any) -> Method:
-        """The method with its second policy, if it has one, for a single run."""
-        method = self.method(config)
-        if self.drafter is not None:
-            method.drafter = TransformersEngine(
-                self.drafter, tokenizer, Bounds(places=config.batch_size)
-            )
-        return method
 
 
 @dataclass
@@ -111,8 +102,7 @@ class Judge:
 class Run:
     """What all entries of a comparison share; see `rewardsteer.evaluation.generation.compare`."""
 
-    policy: Any
-    tokenizer: Any
+    policy: ComparedPolicy
     requests: Sequence[Request]
     judge: Judge
     out: Path
@@ -126,9 +116,9 @@ class Run:
         order.
 
         The metrics of a record are ``reward``, ``surprise`` (−log p(y | x) / |y| under the policy
-        alone, in nats per token), ``second_reward`` where there is a second judge, and the judge's
-        ``metrics``. Its ``extra`` holds ``equivalent_tokens`` and, with a budget, ``draws`` and
-        ``budget_used``.
+        alone, in nats per token, where the engine gives likelihoods), ``second_reward`` where there
+        is a second judge, and the judge's ``metrics``. Its ``extra`` holds ``equivalent_tokens``,
+        where the sizes of the models are known, and, with a budget, ``draws`` and ``budget_used``.
         """
         place = self.out / file_name(entry.label)
         done = read_records(place)
@@ -139,21 +129,13 @@ class Run:
                 "with the same prompts, or choose another output."
             )
         if len(done) < len(self.requests):
-            # A method may ignore the reward model that it was given.
-            scorer, rows = entry.method().scorer, entry.config.batch_size
-            sizes = relative_sizes(
-                self.policy, scorer, drafter=entry.drafter, scout=entry.scout
-            )
-            prompt_ids = prompts_as_read(self.requests, self.tokenizer, scorer, self.template)
-            rate = None
-            if scorer is not None and not compares(entry.config.method):
-                texts = not shares_tokens(self.tokenizer, scorer)
-                given = {request.id: request.prompt for request in self.requests}
-                rate = own_rewards(scorer, given if texts else prompt_ids, rows, texts=texts)
-            answers = self._answers(entry, done.keys(), rate, sizes)
+            rows, sizes = entry.config.batch_size, policy_sizes(self.policy, entry)
+            prompt_ids = self._prompt_ids(entry)
+            self.policy.turn_to(entry)
+            answers = self._answers(entry, done.keys(), self._rate(entry, prompt_ids), sizes)
             self.progress(entry.label, len(done), len(self.requests))
             for batch in in_batches(answers, rows):
-                metrics = self._measure([answer for answer, _ in batch], prompt_ids, rows)
+                metrics = self._measure(entry, [answer for answer, _ in batch], prompt_ids)
                 records = [
                     EvalRecord(
                         generation=answer, metrics=figures, extra=self._used(answer, draws, sizes)
@@ -165,23 +147,42 @@ class Run:
                 self.progress(entry.label, len(done), len(self.requests))
         return [done[request.id] for request in self.requests]
 
+    def _prompt_ids(self, entry: Entry) -> dict[str, list[int]]:
+        """Token ids of the prompts by request; none for a server that gives texts alone, which
+        writes them as it likes."""
+        if "token_ids" not in self.policy.abilities:
+            return {}
+        # A method may ignore the reward model that it was given.
+        scorer = entry.method().scorer
+        return prompts_as_read(self.requests, self.policy.tokenizer, scorer, self.template)
+
+    def _rate(self, entry: Entry, prompt_ids: Mapping[str, list[int]]) -> Rate | None:
+        """Rewards by the entry's own reward model, by which it chooses; None without one."""
+        scorer, rows = entry.method().scorer, entry.config.batch_size
+        if self.budget is None or scorer is None or compares(entry.config.method):
+            return None
+        if prompt_ids and shares_tokens(self.policy.tokenizer, scorer):
+            return own_rewards(scorer, prompt_ids, rows)
+        given = {request.id: request.prompt for request in self.requests}
+        return own_rewards(scorer, given, rows, texts=True)
+
     def _answers(
         self, entry: Entry, done: Set[str], rate: Rate | None, sizes: Sizes
     ) -> Iterator[tuple[Generation, int]]:
         """Missing answers, each with the number of draws that it was chosen from."""
-
+        at_once = self.budget is None and self.policy.here
         known = {} if self.known is None else read_records(self.known / file_name(entry.label))
 
         def sample(config: DecodingConfig, asked: Sequence[Request]) -> Iterator[Generation]:
             if config == entry.config and known.keys() >= {request.id for request in asked}:
                 return iter([known[request.id].generation for request in asked])
-            method = entry.drafting(config, self.tokenizer)
-            return require_answers(generate(
-                self.policy, self.tokenizer, asked, method, config, template=self.template,
-                label=entry.label,
+            engine, method = self.policy.open(entry, config)
+            answers = require_answers(generate_by(
+                engine, asked, method, config, template=self.template, label=entry.label
             ))
+            return answers if at_once else self._shown(entry.label, answers, len(asked))
 
-        if self.budget is None:
+        if at_once:
             missing = [request for request in self.requests if request.id not in done]
             for answer in sample(entry.config, missing):
                 yield answer, 1
@@ -192,30 +193,56 @@ class Run:
         )
         yield from ((answer, draws) for answer in best if answer.id not in done)
 
+    def _shown(
+        self, label: str, answers: Generator[Generation, None, None], total: int
+    ) -> Iterator[Generation]:
+        """The answers; the progress of generating them is shown apart from that of judging."""
+        with closing(answers):
+            for count, answer in enumerate(answers, start=1):
+                self.progress(f"{label}, drawing", count, total)
+                yield answer
+
     def _measure(
-        self, answers: list[Generation], prompt_ids: Mapping[str, list[int]], batch_size: int
+        self, entry: Entry, answers: list[Generation], prompt_ids: Mapping[str, list[int]]
     ) -> list[dict[str, float]]:
+        batch_size = entry.config.batch_size
         requests = {request.id: request for request in self.requests}
         rewards = _rewards(answers, requests, self.judge.scorer, batch_size)
         second: Any = [None] * len(answers)
         if self.judge.second is not None:
             second = _rewards(answers, requests, self.judge.second, batch_size)
-        read = [(prompt_ids[answer.id], answer.token_ids) for answer in answers]
-        likely = map(np.sum, log_probabilities(self.policy, read, batch_size, None))
+        likely: Any = None
+        if prompt_ids:
+            read = [(prompt_ids[answer.id], answer.token_ids) for answer in answers]
+            likely = self.policy.log_likelihoods(entry, read, batch_size)
         return [
-            {"reward": float(reward), "surprise": float(-total / max(len(answer.token_ids), 1))}
+            {"reward": float(reward)}
+            | ({} if total is None else {"surprise": -total / max(len(answer.token_ids), 1)})
             | ({} if other is None else {"second_reward": float(other)})
             | {name: float(metric(answer)) for name, metric in self.judge.metrics.items()}
             for answer, reward, other, total in zip(
-                answers, rewards, second, likely, strict=True
+                answers, rewards, second, likely or [None] * len(answers), strict=True
             )
         ]
 
     def _used(self, answer: Generation, draws: int, sizes: Sizes) -> dict[str, float]:
-        used = {"equivalent_tokens": equivalent_tokens(answer.cost, sizes)}
+        tokens = equivalent_tokens(answer.cost, sizes)
+        # JSON has no NaN; unknown sizes leave it out.
+        used = {} if math.isnan(tokens) else {"equivalent_tokens": tokens}
         if self.budget is None:
             return used
         return used | {"draws": draws, "budget_used": self.budget.spent(answer.cost, sizes)}
+
+
+def policy_sizes(policy: ComparedPolicy, entry: Entry) -> Sizes:
+    """Sizes of an entry's models in units of the policy's; NaN where a size is not known."""
+    scorer = entry.method().scorer
+    if scorer is None and entry.drafter is None and entry.scout is None:
+        return Sizes()
+    return relative_sizes(
+        policy.parameters(), scorer, scout=entry.scout,
+        drafter=0.0 if entry.drafter is None else policy.parameters(entry.drafter),
+    )
 
 
 def _rewards(
@@ -246,7 +273,7 @@ def read_records(place: Path) -> dict[str, EvalRecord]:
 def prompts_as_read(
     requests: Sequence[Request], tokenizer: Any, scorer: Any, template: Template | None
 ) -> dict[str, list[int]]:
-    """Token ids of prompts by request, as `rewardsteer.decoding.generate.generate` reads them.
+    """Token ids of prompts by request, as `rewardsteer.decoding.generate.generate_by` reads them.
 
     Args:
         requests: the prompts.

@@ -12,25 +12,23 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.crossing import adapted, shares_tokens
-from rewardsteer.decoding.engines.transformers.admission import Bounds
-from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.crossing import adapted
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.checks import check_divergence, check_labels, check_run
 from rewardsteer.evaluation.data_notes import record_notes
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run, prompts_as_read
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.overoptimization import best_of_n_bound, weight_peaks
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.statistics import (
     gains,
     mean,
@@ -39,16 +37,13 @@ from rewardsteer.evaluation.statistics import (
     share,
     standard_error,
 )
-from rewardsteer.models.compatibility import check_head, reads_tokens, shown_name
-from rewardsteer.models.heads import CLASSIFIER_HEAD
-from rewardsteer.models.pair_scorer import PairScorer, no_reward
-from rewardsteer.outputs import file_name, write_json
+from rewardsteer.outputs import write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
 
 
 def compare(
-    entries: Sequence[Entry], policy: Any, tokenizer: Any, requests: Sequence[Request],
-    judge: Judge, out: Path, *, template: Template | None = None, baseline: str | None = None,
+    entries: Sequence[Entry], policy: ComparedPolicy, requests: Sequence[Request], judge: Judge,
+    out: Path, *, template: Template | None = None, baseline: str | None = None,
     budget: Budget | None = None, kl_prompts: int = 0, known: Path | None = None,
     announce: Callable[[str], None] = lambda _: None,
     progress: Callable[[str, int, int], None] = lambda label, done, total: None,
@@ -57,8 +52,7 @@ def compare(
 
     Args:
         entries: what to compare.
-        policy: a causal LM.
-        tokenizer: the policy's.
+        policy: the policy, on any engine.
         requests: the prompts.
         judge: how responses are judged.
         out: the folder of the results.
@@ -67,25 +61,24 @@ def compare(
         budget: what each entry may spend per prompt; None: each answers once.
         kl_prompts: number of prompts on whose responses each method's ``kl`` from the policy is
             measured, at the cost of generating these one by one; 0: none. Not possible with a
-            budget, since responses chosen among several are no draws of the method.
+            budget, since responses chosen among several are no draws of the method, and with a
+            policy outside this process.
         known: folder of a comparison of the same entries and prompts without a budget, whose
             answers become the entries' first draws instead of new ones.
         announce: called with the name of each step as it begins.
         progress: called with an entry's label, its number of judged prompts, and the total.
 
     Raises:
-        ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``.
+        ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``; the engine
+            cannot run an entry, or does not know the sizes that a budget of tokens needs.
         DataError: two entries would share a file, or a file holds answers to other prompts.
         MismatchError: the judge cannot score single responses, or has a vocabulary head; prompts
             are token ids, and the judge has another tokenizer than the policy.
     """
-    _check_judge("The judge", judge.scorer, tokenizer, requests)
-    if judge.second is not None:
-        _check_judge("The second judge", judge.second, tokenizer, requests)
-    labels = [entry.label for entry in entries]
-    baseline = check_labels(labels, baseline)
-    check_divergence(budget, kl_prompts)
-    run = Run(policy, tokenizer, requests, judge, out, template, budget, progress, known)
+    baseline = check_labels([entry.label for entry in entries], baseline)
+    check_divergence(budget, kl_prompts, policy.engine)
+    run = Run(policy, requests, judge, out, template, budget, progress, known)
+    check_run(run, entries)
     results: dict[str, list[EvalRecord]] = {}
     for entry in entries:
         announce(entry.label)
@@ -117,20 +110,6 @@ def compare(
         "notes": record_notes(list(results.values())),
     })
     return summary
-
-
-def _check_judge(user: str, scorer: Any, tokenizer: Any, requests: Sequence[Request]) -> None:
-    if isinstance(scorer, PairScorer):
-        raise MismatchError(no_reward(scorer.name, scorer.kind))
-    if reads_tokens(scorer) and scorer.gives_next_token:
-        # A vocabulary head's reward of a response comes from the state before its last token.
-        check_head(user, scorer, CLASSIFIER_HEAD, "judge by another")
-    given = next((one.id for one in requests if one.prompt_ids is not None), None)
-    if given is not None and not shares_tokens(tokenizer, scorer):
-        raise MismatchError(
-            f"The prompt {given!r} is given as token ids, but {shown_name(scorer)} has another "
-            "tokenizer than the policy; give prompts as texts, or judge by another reward model."
-        )
 
 
 def _p_values(
@@ -168,15 +147,6 @@ def _sweeps(entries: Sequence[Entry]) -> dict[str, list[str]]:
     return dict(sweeps)
 
 
-def check_divergence(budget: Budget | None, kl_prompts: int) -> None:
-    """Raise `ConfigError` where KL divergences are requested and cannot be measured."""
-    if budget is not None and kl_prompts:
-        raise ConfigError(
-            "The KL divergence of responses chosen within a budget is not known; leave out "
-            "kl_prompts or the budget."
-        )
-
-
 def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[str, float]:
     """``kl`` of an entry's responses from the policy's, nats per response, with its interval; for
     best of n the upper bound. Empty for methods that search step by step, whose KL is unknown."""
@@ -185,35 +155,16 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
     method = entry.method()
     if not isinstance(method, LogitsGuide):
         return {}
-    prompts = prompts_as_read(run.requests, run.tokenizer, method.scorer, run.template)
-    method = adapted(method, TransformersEngine(run.policy, run.tokenizer, Bounds(places=1)))
+    prompts = prompts_as_read(run.requests, run.policy.tokenizer, method.scorer, run.template)
+    method = adapted(method, run.policy.open(entry, entry.config)[0])
     found = [
         response_kl(
-            run.policy, method, prompts[one.generation.id], one.generation.token_ids,
+            run.policy.model, method, prompts[one.generation.id], one.generation.token_ids,
             entry.config, one.generation.id,
         )
         for one in records
     ]
     return mean(found).figures("kl")
-
-
-def check_labels(labels: Sequence[str], baseline: str | None) -> str:
-    """The label of the baseline, by default the first.
-
-    Raises:
-        ConfigError: no entry has this label.
-        DataError: two entries would share a file.
-    """
-    if len({file_name(label) for label in labels}) != len(labels):
-        raise DataError(
-            "The labels of compared methods must differ in more than signs, got "
-            f"{', '.join(labels)}."
-        )
-    if baseline is not None and baseline not in labels:
-        raise ConfigError(
-            f"The baseline {baseline!r} is none of the compared methods: {', '.join(labels)}."
-        )
-    return baseline or labels[0]
 
 
 def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> dict[str, float]:

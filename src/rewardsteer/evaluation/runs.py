@@ -17,6 +17,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.record_files import (
     RecordsByMethod,
     finished_summary,
@@ -32,7 +33,7 @@ _ALIKE = ("sweeps", "weights", "judged_by_guide")
 
 
 def compare_seeds(
-    seeds: Sequence[int], entries: Sequence[Entry], policy: Any, tokenizer: Any,
+    seeds: Sequence[int], entries: Sequence[Entry], policy: ComparedPolicy,
     requests: Sequence[Request], judge: Judge, out: Path, **options: Any,
 ) -> dict[str, dict[str, float]]:
     """`rewardsteer.evaluation.generation.compare` once per seed, and `over_runs` of the results.
@@ -40,7 +41,7 @@ def compare_seeds(
     Args:
         seeds: different numbers; run S adds S · 1,000,000 to the entries' own seeds.
         entries: what to compare.
-        policy, tokenizer, requests, judge, options: as `compare` takes them.
+        policy, requests, judge, options: as `compare` takes them.
         out: the folder of the results.
 
     Raises:
@@ -56,7 +57,7 @@ def compare_seeds(
             for entry in entries
         ]
         folders.append(out / f"seed-{seed}")
-        compare(own, policy, tokenizer, requests, judge, folders[-1], **options)
+        compare(own, policy, requests, judge, folders[-1], **options)
     return over_runs(folders, out / "seeds.json")
 
 

@@ -59,6 +59,24 @@ def _chosen(logits: Tensor, ids: Tensor, begin: int) -> np.ndarray:
     return np.concatenate([unread, values.double().cpu().numpy()])
 
 
+def parameter_count(source: str | Path) -> int:
+    """Number of weights of a causal language model from a folder or hub name, by its configuration;
+    those that two layers share count once.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The model {source} cannot be read: {error}") from error
+    return sum(weight.numel() for weight in model.parameters())
+
+
 def load_causal(
     source: str | Path, device: str | torch.device, dtype: torch.dtype | None,
     options: dict[str, Any], *, what: str = "causal language model",

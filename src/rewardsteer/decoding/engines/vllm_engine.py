@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLikelihoods
 from rewardsteer.decoding.engines.vllm_requests import is_guided, parameters, take
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
-from rewardsteer.decoding.engines.vllm_start import built_for, check_device, start
+from rewardsteer.decoding.engines.vllm_start import Running, built_for, check_device, start
 from rewardsteer.decoding.generate import Method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.farma import Farma
@@ -61,6 +62,7 @@ class VllmEngine(Engine):
         super().__init__(tokenizer, settings)
         self.llm, self._source = llm, ""
         self._options: dict[str, Any] = {}
+        self._running = Running()
         self._devices: tuple[str, str | None, str | None] = (AUTO, None, None)
         self._places, self._plain = places, Plain(None, DecodingConfig())
         self._asked: dict[str, TokenSample | Continuation] = {}
@@ -75,7 +77,7 @@ class VllmEngine(Engine):
     def open(
         cls, source: str, tokenizer: Any, config: DecodingConfig, *, device: str = AUTO,
         dtype: str | None = None, reward_device: str | None = None,
-        reward_dtype: str | None = None, **options: Any,
+        reward_dtype: str | None = None, running: Running | None = None, **options: Any,
     ) -> "VllmEngine":
         """The engine of a run, which starts vLLM once its prompts are known to be fine.
 
@@ -86,13 +88,28 @@ class VllmEngine(Engine):
             device, dtype: of the policy; there is one device, which vLLM was built for.
             reward_device, reward_dtype: of a reward model that scores whole samples; one that
                 guides runs where the policy does, in its precision.
+            running: what runs of earlier engines; None: nothing.
             options: engine arguments of vLLM.
         """
         engine = cls(None, tokenizer, policy_settings(source), places=config.batch_size)
-        engine.position_limit, engine.readable = model_bounds(source)
+        limit, engine.readable = model_bounds(source)
+        engine._running = running or Running()
+        engine.position_limit = limit and limit - engine._running.spare
         engine._source, engine._options = source, {"dtype": dtype or "auto"} | options
         engine._devices = device, reward_device, reward_dtype
         return engine
+
+    @classmethod
+    def share(
+        cls, source: str, longest: int, *, running: Running | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """The options with a vLLM that starts once; see `Engine.share`."""
+        return {"running": running or Running(longest, spare=1), **options}
+
+    @classmethod
+    def release(cls, options: Mapping[str, Any]) -> None:
+        """Stop vLLM: it cannot change the reward models that it has loaded."""
+        options["running"].stop()
 
     def check(self, method: Method, config: DecodingConfig) -> None:
         """Raise `ConfigError` where vLLM cannot do this, or not on these devices."""
@@ -114,14 +131,20 @@ class VllmEngine(Engine):
         """
         if self.llm is not None:
             return
+        self.llm = self._running.policies.get(self._source)
+        if self.llm is not None:
+            return
         scorer, guided = method.scorer, _is_guided_by(method)
         # For likelihoods, vLLM draws a token after the longest row.
-        longest += "likelihoods" in method.abilities
+        spare = self._running.spare or "likelihoods" in method.abilities
+        longest = max(longest, self._running.longest) + spare
+        if guided and scorer.position_limit is not None:
+            longest = min(longest, scorer.position_limit)
         options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | self._options
         if guided:
             vocabulary_card(scorer.name, Path(scorer.name))
             options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([scorer.name])
-        self.llm = start(self._source, **options)
+        self.llm = self._running.policies[self._source] = start(self._source, **options)
         if scorer is not None and not guided:
             # After vLLM has reserved its device memory.
             scorer.to(choose_device(self._devices[1] or built_for()))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,6 +11,35 @@ from rewardsteer.decoding.engines.vllm_plugin import register
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError
 from rewardsteer.faults import faults
+
+
+@dataclass
+class Running:
+    """What runs in this process for several engines, one after another.
+
+    Attributes:
+        longest: maximum of prompt and response tokens of all runs; 0: not known.
+        spare: 1 where likelihoods of whole rows will be asked for, whatever the method: vLLM then
+            draws a token after them.
+        policies: a ``vllm.LLM`` by the policy's folder or hub name.
+    """
+
+    longest: int = 0
+    spare: int = 0
+    policies: dict[str, Any] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        """Stop all of them: stopping one would end what they have in common."""
+        if not self.policies:
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        for llm in self.policies.values():
+            llm.llm_engine.engine_core.shutdown()
+        self.policies.clear()
+        del llm
+        # Again, now that nothing refers to them.
+        cleanup_dist_env_and_memory()
 
 
 def built_for() -> str:

@@ -22,7 +22,6 @@ from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oo
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.sample import Encoded
-from rewardsteer.devices import parse_dtype
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
@@ -66,13 +65,16 @@ class TransformersEngine(Engine):
 
     @classmethod
     def open(
-        cls, source: str, tokenizer: Any, config: DecodingConfig, *, policy: Any = None,
-        dtype: str | None = None, **options: Any,
+        cls, source: str, tokenizer: Any, config: DecodingConfig, policy: Any = None, **options: Any
     ) -> "TransformersEngine":
-        """The engine of a run, whose policy is loaded from a folder or hub name unless it is given;
-        further options are those of `rewardsteer.decoding.policy.load_policy`."""
-        policy = policy or load_policy(source, dtype=parse_dtype(dtype), **options)
+        """The engine of a run; the policy is loaded (`load_policy`) unless it is given."""
+        policy = policy or load_policy(source, **options)
         return cls(policy, tokenizer, Bounds(places=config.batch_size))
+
+    @classmethod
+    def share(cls, source: str, longest: int, **options: Any) -> dict[str, Any]:
+        """The options with the loaded policy; see `Engine.share`."""
+        return {"policy": options.get("policy") or load_policy(source, **options), **options}
 
     def bound(self, cache_tokens: int, guides: int) -> None:
         """Limit what is decoded together; see `Bounds`."""
