@@ -39,10 +39,10 @@ from rewardsteer.serving.service import Service
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply, "description": meaning}
     for status, meaning in {
-        400: "The request is wrong.", 401: "The API key is missing or wrong.",
-        404: "No such model.", 408: "The body took too long.", 413: "The body is too large.",
-        415: "The body is no JSON.", 429: "The queue is full; Retry-After says when to try again.",
-        500: "The server failed.", 503: "The server is ending or out of memory.",
+        400: "A field is wrong, or a limit is exceeded.", 401: "The API key is missing or wrong.",
+        404: "No such model.", 408: "The body arrived too slowly.", 413: "The body is too large.",
+        415: "The body is not JSON.", 429: "The queue is full; see Retry-After.",
+        500: "The server failed.", 503: "The server is stopping or out of memory.",
         504: "The request took too long.",
     }.items()
 }
@@ -129,7 +129,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models/{model:path}", responses=_ERRORS)
     async def one_model(model: str) -> ModelData:
-        """One of them."""
+        """One model of this server."""
         for known in models:
             if known.id == model:
                 return known
@@ -151,13 +151,13 @@ def _add_state(app: FastAPI, service: Service, middleware: AccessMiddleware) -> 
     @app.get("/health", responses={503: {"model": Health}}, include_in_schema=False)
     @app.get("/healthz", responses={503: {"model": Health}})
     async def health() -> JSONResponse:
-        """Whether requests are taken."""
+        """Whether the server accepts requests."""
         status = "draining" if middleware.draining else "ok" if service.worker.alive else "failed"
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

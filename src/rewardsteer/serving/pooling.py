@@ -1,4 +1,4 @@
-"""vLLM's and Infinity's forms of asking for rewards: classification, pooling, scoring, reranking.
+"""Routes of vLLM and Infinity that return rewards: classification, pooling, scoring, reranking.
 
 A pair (a query with a document, ``text_1`` with ``text_2``) is a prompt with its completion.
 """
@@ -38,7 +38,7 @@ from rewardsteer.serving.service import Service
 async def classify(
     service: Service, request: TextsRequest, http: Request
 ) -> PoolingReply | InfinityClassReply:
-    """Rewards in the place of the probabilities of the only class; their sigmoids on request."""
+    """Rewards, in the field of the probability of the only class; their sigmoids on request."""
     job, values = await _rewards(service, request, http)
     if request.raw_scores is not None:
         sigmoid = request.use_activation or not request.raw_scores
