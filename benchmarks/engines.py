@@ -8,13 +8,9 @@ import contextlib
 import importlib.util
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +23,7 @@ import torch
 from benchmarks.harness import CannotRun, Row, alone, in_turn, spread, timed
 from benchmarks.vllm import ENVIRONMENT, Sizes, save_models
 from benchmarks.vllm import SIZES as GUIDED
+from benchmarks.vllm_server import VLLMServer
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Engine
@@ -51,7 +48,6 @@ CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "beam": ("scalar", {"beam": 2, "branches": 2, "step_tokens": 8}),
     "goal_filter": ("scalar", {"n": 4, "drop_threshold": -1.0}),
 }
-_START_SECONDS = 600
 
 
 SIZES = replace(GUIDED, requests=(1, 8), runs=2)
@@ -185,42 +181,13 @@ def _sources(
 
         yield running
     else:
-        with _server(folder, sizes, config.batch_size) as address:
+        with VLLMServer(
+            folder / "server.log", folder / "policy", sizes.prompt + sizes.new,
+            "--max-num-seqs", str(config.batch_size), "--no-enable-prefix-caching",
+            "--no-enable-chunked-prefill", "--distributed-executor-backend", "uni",
+        ) as server:
+            address = f"{server.wait().url}/v1"
             yield lambda _: kind.open(str(folder / "policy"), tokenizer, config, url=address)
-
-
-@contextlib.contextmanager
-def _server(folder: Path, sizes: Sizes, places: int) -> Iterator[str]:
-    """The address of vLLM's own server with the policy."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", str(folder / "policy"), "--dtype", "float32", "--enforce-eager",
-        "--max-model-len", str(sizes.prompt + sizes.new), "--max-num-seqs", str(places),
-        "--no-enable-prefix-caching", "--no-enable-chunked-prefill", "--host", "127.0.0.1",
-        "--port", str(port),
-        "--distributed-executor-backend", "uni",
-    ]
-    log = folder / "server.log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)  # noqa: S603
-    try:
-        _wait(f"http://127.0.0.1:{port}/health", process, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _wait(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):  # noqa: S310
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"vLLM's server did not start:\n{log.read_text()[-2000:]}")
 
 
 if __name__ == "__main__":

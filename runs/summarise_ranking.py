@@ -8,7 +8,7 @@ and questions, which all seeds share.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,36 @@ def chosen_right(runs: Runs, name: str) -> np.ndarray:
     return np.take_along_axis(draws_right(runs), places[:, :, None], axis=2)[:, :, 0]
 
 
-def rankers(runs: Runs) -> str:
-    """AUROC of complete solutions, and accuracy of the draw that each score would choose."""
+def ranked(
+    runs: Runs, labels: Mapping[str, str], area: Callable[[Sequence[float]], str]
+) -> list[list[str]]:
+    """A line for each score, between those of any draw and of a correct one: label, AUROC, accuracy
+    of the draw that the score would choose, gain over any draw.
+
+    Args:
+        runs: results of the seeds.
+        labels: names of the scores, and how the table calls them.
+        area: writes the areas of all seeds.
+    """
     right = draws_right(runs)
     average = right.mean(axis=2)
-    lines = [["(any draw)", "", f"{average.mean():.3f}", ""],
-             ["(a correct draw where one exists)", "", f"{right.max(axis=2).mean():.3f}", ""]]
-    for name in runs[0]["auroc"]:
+    lines = [["any draw", "", f"{average.mean():.3f}", ""]]
+    for name, label in labels.items():
         chosen = chosen_right(runs, name)
         lines.append([
-            name, over_seeds([run["auroc"][name]["auroc"] for run in runs]),
-            f"{chosen.mean():.3f}", between(two_level(chosen - average), "{:+.3f}"),
+            label, area([run["auroc"][name]["auroc"] for run in runs]), f"{chosen.mean():.3f}",
+            between(two_level(chosen - average), "{:+.3f}"),
         ])
-    draws = runs[0]["draws"]
+    return [*lines, [
+        "a correct draw where one exists", "", f"{right.max(axis=2).mean():.3f}", ""
+    ]]
+
+
+def rankers(runs: Runs) -> str:
+    """AUROC of complete solutions, and accuracy of the draw that each score would choose."""
     return markdown(
-        ["score", "AUROC of complete solutions", f"chosen of {draws}: accuracy", "gain"], lines
+        ["score", "AUROC of complete solutions", f"chosen of {runs[0]['draws']}: accuracy", "gain"],
+        ranked(runs, {name: name for name in runs[0]["auroc"]}, over_seeds),
     )
 
 

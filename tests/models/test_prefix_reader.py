@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewardsteer.models.batching import refill
 from rewardsteer.models.capabilities import supports_tree_mask
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState, refill
+from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState
 from tests.fakes import tiny_causal_lm
 
 KINDS = ["llama", "gpt_neox", "gpt2"]

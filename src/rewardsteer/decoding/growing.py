@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from rewardsteer.decoding.sample import Sample
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.batching import left_pad
-from rewardsteer.models.prefix_state import EMPTY_ROW, refill
+from rewardsteer.models.batching import left_pad, refill
+from rewardsteer.models.prefix_state import EMPTY_ROW
 
 
 class Value(NamedTuple):

@@ -1,14 +1,17 @@
-"""Rows of different lengths into batches that fit."""
+"""Rows in batches: which share one, how they are padded, how they enter and leave."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rewardsteer.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def batches(
@@ -70,3 +73,26 @@ def _padded(rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tenso
         ids[place, begin : begin + len(row)] = row
         mask[place, begin : begin + len(row)] = 1
     return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def refill(kept: Sequence[T | None], coming: Iterable[tuple[int, T]]) -> list[tuple[int, T]]:
+    """Rows of a cache after some have left it and others enter.
+
+    Each row stands with the number of the row whose states it takes. New rows take the places of
+    those that left, or new places at the end. The last row moves to a place that stays free: that
+    costs less than shifting all rows.
+
+    Args:
+        kept: the rows so far; None for one that leaves.
+        coming: new rows, with the rows whose states they copy, or
+            `rewardsteer.models.prefix_state.EMPTY_ROW`.
+    """
+    waiting, before = deque(coming), list(enumerate(kept))
+    after: list[tuple[int, T]] = []
+    while len(after) < len(before):
+        place, row = before[len(after)]
+        if row is None:
+            place, row = waiting.popleft() if waiting else before.pop()
+        if row is not None:
+            after.append((place, row))
+    return [*after, *waiting]

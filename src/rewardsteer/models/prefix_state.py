@@ -4,41 +4,15 @@ Shapes: B prefixes, W columns of the cache without candidates, T columns of give
 K candidates, X hidden or vocabulary size.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-T = TypeVar("T")
-
 # In a list of row numbers: an empty row.
 EMPTY_ROW = -1
-
-
-def refill(kept: Sequence[T | None], coming: Iterable[tuple[int, T]]) -> list[tuple[int, T]]:
-    """Rows of a cache after some have left it and others enter.
-
-    Each row stands with the number of the row whose states it takes. New rows take the places of
-    those that left, or new places at the end. The last row moves to a place that stays free: that
-    costs less than shifting all rows.
-
-    Args:
-        kept: the rows so far; None for one that leaves.
-        coming: new rows, with the rows whose states they copy, or `EMPTY_ROW`.
-    """
-    waiting, before = deque(coming), list(enumerate(kept))
-    after: list[tuple[int, T]] = []
-    while len(after) < len(before):
-        place, row = before[len(after)]
-        if row is None:
-            place, row = waiting.popleft() if waiting else before.pop()
-        if row is not None:
-            after.append((place, row))
-    return [*after, *waiting]
 
 
 @dataclass

@@ -27,8 +27,8 @@ from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import DataError
-from rewardsteer.models.batching import left_pad
-from rewardsteer.models.prefix_state import EMPTY_ROW, refill
+from rewardsteer.models.batching import left_pad, refill
+from rewardsteer.models.prefix_state import EMPTY_ROW
 from rewardsteer.records import Cost
 
 
