@@ -5,7 +5,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.processor import GuideProcessor
+from rewardsteer.decoding.processor import GuideProcessor, padding_of
 from rewardsteer.errors import ConfigError, NonFiniteError
 from tests.decoding.naive import naive_greedy
 from tests.decoding.test_generate import (  # noqa: F401
@@ -88,6 +88,30 @@ def test_padding_that_also_begins_texts(folders):  # noqa: F811
         assert row[: len(expected)] == expected
     with pytest.raises(ConfigError, match="make a processor for each batch"):
         processor(torch.zeros(3, 9, dtype=torch.long), torch.zeros(3, 80))
+
+
+def test_padding_is_found_or_asked_for(folders):  # noqa: F811
+    """As Qwen's: padding and end-of-text are two tokens, and prompts are padded with the first."""
+    policy, tokenizer = make_policy()
+    method = make_method(DecodingConfig(method="farma", mode="greedy"), folders)
+    ids, mask = torch.tensor([[2, 2, 9], [5, 6, 7]]), torch.tensor([[0, 0, 1], [1, 1, 1]])
+
+    def answers(processor, ids=ids):
+        return policy.generate(
+            input_ids=ids, attention_mask=mask, logits_processor=[processor], do_sample=False,
+            max_new_tokens=5, pad_token_id=2,
+        )[:, 3:].tolist()
+
+    assert padding_of(tokenizer) == {0, 2}
+    right = answers(GuideProcessor(method, attention_mask=mask))
+    assert answers(GuideProcessor(method, pad_token_id=padding_of(tokenizer))) == right
+    # Another special token would be read as a part of the prompt.
+    with pytest.raises(ConfigError, match="begin with '<pad>', which looks like padding"):
+        answers(GuideProcessor(method, pad_token_id=0))
+    answers(GuideProcessor(method, pad_token_id=0), torch.tensor([[2, 2, 9], [2, 6, 7]]))
+    tokenizer.bos_token = tokenizer.eos_token
+    with pytest.raises(ConfigError, match="cannot be told from the beginning of a text"):
+        padding_of(tokenizer)
 
 
 def test_padding_must_be_known(folders):  # noqa: F811

@@ -1,7 +1,7 @@
 """`RewardModel`: load any reward model, score texts, rank, and steer generation with it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,8 +199,9 @@ class RewardModel:
         return load_goal(Path(self.scorer.name), name)
 
     def logits_processor(
-        self, weight: float = 1.0, *, method: str | None = None, pad_token_id: int | None = None,
-        attention_mask: Any = None, **settings: Any,
+        self, weight: float = 1.0, *, method: str | None = None,
+        pad_token_id: int | Collection[int] | None = None, attention_mask: Any = None,
+        **settings: Any,
     ) -> "GuideProcessor":
         """Guidance inside transformers' own ``generate``.
 
@@ -209,12 +210,13 @@ class RewardModel:
         Args:
             weight: of the rewards.
             method: one that guides token by token; None: the one that the model was trained for.
-            pad_token_id: padding of the prompts; None: the tokenizer's end-of-text.
+            pad_token_id: padding of the prompts; None: the tokenizer's padding and end-of-text.
             attention_mask: of the prompts; needed if the padding token is also beginning-of-text.
             settings: of `SteeringConfig` (``top_k`` for candidate methods, …).
 
         Raises:
-            ConfigError: the method does not guide token by token, or the padding is unknown.
+            ConfigError: the method does not guide token by token, or the padding is unknown; in
+                ``generate``, prompts look padded with another token.
             MismatchError: the reward model does not fit the method.
         """
         from rewardsteer.decoding.processor import GuideProcessor, padding_of

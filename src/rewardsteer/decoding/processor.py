@@ -11,6 +11,7 @@ the prompt of each. The processor recognises a new call by its ids, unless the p
 output of the last call; call `GuideProcessor.reset` before such a call.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix
 from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.compatibility import members, special_ids
 
 
 class GuideProcessor(LogitsProcessor):
@@ -29,20 +31,21 @@ class GuideProcessor(LogitsProcessor):
 
     Args:
         guide: from `rewardsteer.decoding.generate.build_method`.
-        pad_token_id: padding of the prompts; leading ones of a row are taken for padding.
+        pad_token_id: padding of the prompts, or several tokens that may be; leading ones of a row
+            are taken for padding.
         attention_mask: ``[B, T]`` of the prompts. Needed instead when prompts are padded with a
             token that also begins texts (GPT-2 and GPT-NeoX, where padding, begin- and end-of-text
             are one); the processor then serves prompts of this batch alone.
 
     Raises:
         ConfigError: neither way to know the padding was given; the method does not guide token by
-            token.
+            token; in a call, prompts look padded with another token.
     """
 
     supports_continuous_batching = False
 
     def __init__(
-        self, guide: LogitsGuide, *, pad_token_id: int | None = None,
+        self, guide: LogitsGuide, *, pad_token_id: int | Collection[int] | None = None,
         attention_mask: Tensor | None = None,
     ) -> None:
         if pad_token_id is None and attention_mask is None:
@@ -56,7 +59,8 @@ class GuideProcessor(LogitsProcessor):
                 "logits processor can do; rewardsteer.decoding.generate.generate runs it."
             )
         self._guide = guide
-        self._pad = pad_token_id
+        pads = [pad_token_id] if isinstance(pad_token_id, int) else list(pad_token_id or ())
+        self._pads = torch.tensor(pads, dtype=torch.long)
         self._prompt_mask = None if attention_mask is None else attention_mask.cpu().long()
         self._session: GuideSession | None = None
         self._last = torch.empty(0, 0, dtype=torch.long)
@@ -76,6 +80,7 @@ class GuideProcessor(LogitsProcessor):
         mask = self._mask(ids)
         origins = self._origins(ids)
         if self._session is None or origins is None:
+            self._check_beginnings(ids, mask)
             self._session = open_session(self._guide)
             prompts = ids if self._prompt_mask is None else self._prompt_mask
             self._prompt = prompts.shape[1]
@@ -103,10 +108,24 @@ class GuideProcessor(LogitsProcessor):
         found: list[int] = same.long().argmax(dim=1).tolist()
         return found if bool(same.any(dim=1).all()) else None
 
+    def _check_beginnings(self, ids: Tensor, mask: Tensor) -> None:
+        """Refuse prompts of which some begin with a special token, as if padded with it."""
+        tokenizer = getattr(members(self._guide.scorer)[0], "tokenizer", None)
+        first = ids[:, 0][mask[:, 0] == 1]
+        if self._prompt_mask is not None or tokenizer is None or bool((ids == ids[0, 0])[:, 0].all()):
+            return
+        suspects = special_ids(tokenizer) - {tokenizer.bos_token_id}
+        found = next((one for one in first.tolist() if one in suspects), None)
+        if found is not None:
+            raise ConfigError(
+                f"Some prompts of the batch begin with {tokenizer.convert_ids_to_tokens(found)!r}, "
+                "which looks like padding; pass the pad_token_id of the prompts, or "
+                "attention_mask=inputs['attention_mask']."
+            )
+
     def _mask(self, ids: Tensor) -> Tensor:
         if self._prompt_mask is None:
-            assert self._pad is not None
-            padding = ids.eq(self._pad).long().cumprod(dim=1)
+            padding = torch.isin(ids, self._pads).long().cumprod(dim=1)
             padding[:, -1] = 0
             return 1 - padding
         prompts = self._prompt_mask
@@ -121,17 +140,16 @@ class GuideProcessor(LogitsProcessor):
         return torch.cat([prompts, grown], dim=1)
 
 
-def padding_of(tokenizer: Any) -> int:
-    """The padding token of prompts, if none is given.
+def padding_of(tokenizer: Any) -> frozenset[int]:
+    """The tokens that may pad prompts, if none is given: those for padding and end-of-text.
 
     Raises:
-        ConfigError: it may also begin a text.
+        ConfigError: they may also begin a text.
     """
-    # Saved reward models may have a padding token of their own, which no policy uses.
-    pad = tokenizer.eos_token_id
-    if pad is None or pad == tokenizer.bos_token_id:
+    found = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    if not found or tokenizer.bos_token_id in found:
         raise ConfigError(
             "Padding cannot be told from the beginning of a text with this tokenizer; pass "
             "attention_mask=inputs['attention_mask']."
         )
-    return int(pad)
+    return frozenset(found)

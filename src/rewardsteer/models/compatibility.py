@@ -128,6 +128,12 @@ def _padding(tokenizer: Any) -> str | None:
     return None if token in (tokenizer.eos_token, tokenizer.bos_token) else token
 
 
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of a tokenizer's special tokens."""
+    special = _special(tokenizer)
+    return {index for index, token in _tokens(tokenizer).items() if token in special}
+
+
 def _special(tokenizer: Any) -> set[str]:
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
