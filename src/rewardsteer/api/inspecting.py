@@ -110,8 +110,8 @@ def inspect_guided(steerer: "Steerer", prompt: Any, completion: Any) -> Inspecte
 
     if steerer.engine != "transformers" or not steerer.reward_models:
         raise ConfigError(
-            "The inspector reads policy and reward model on the engine 'transformers'; make the "
-            "Steerer there, with a reward model."
+            "The inspector needs the engine 'transformers' and a reward model; make the Steerer "
+            "with both."
         )
     scorer, goal = steerer.parts_for(steerer.config)
     method = build_method(steerer.config, scorer, goal)

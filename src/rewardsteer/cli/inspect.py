@@ -37,12 +37,12 @@ Input = Annotated[
     Path | None,
     typer.Option(
         "--input",
-        help="JSONL instead of --prompt: 'prompt', and 'completion' or not, a line; files that "
-        "'generate', 'score' and 'evaluate generation' write will do.",
+        help="JSONL instead of --prompt: one object per line with 'prompt' and optionally "
+        "'completion', such as the outputs of 'generate', 'score' and 'evaluate generation'.",
     ),
 ]
 Limit = Annotated[
-    int, typer.Option(min=1, help="Inspect only this many lines of --input, the first ones.")
+    int, typer.Option(min=1, help="Inspect only this number of lines of --input.")
 ]
 Output = Annotated[
     Path,
@@ -65,7 +65,7 @@ GoalName = Annotated[str | None, typer.Option(help="Which of several goals.")]
 Signal = Annotated[
     str | None, typer.Option("--filter", help="Mark where a filter stops: reward or similarity.")
 ]
-Threshold = Annotated[float, typer.Option(help="The filter's: it stops below.")]
+Threshold = Annotated[float, typer.Option(help="The filter stops below this value.")]
 Start = Annotated[int, typer.Option(min=0, help="Tokens at the beginning that the filter ignores.")]
 Alternatives = Annotated[int, typer.Option(min=1, help="Tokens per column.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]

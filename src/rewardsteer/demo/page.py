@@ -54,9 +54,9 @@ def write_demo_page(folder: Path) -> Path:
         f"A small policy with systematic errors has an accuracy of "
         f"{methods['none']['accuracy']:.0%} with sampling and "
         f"{methods['none greedy']['accuracy']:.0%} with greedy decoding. Guided by FaRMA, with one "
-        f"call of a reward model per token, it has {methods['farma']['accuracy']:.0%}. All figures "
-        f"are of one run, seed {summary['config']['seed']}; intervals do not hold what other runs "
-        "differ by."
+        f"call of a reward model per token, it has {methods['farma']['accuracy']:.0%}. All "
+        f"results are of one run, seed {summary['config']['seed']}; intervals do not include the "
+        "variation between runs."
     )
     places = {name: folder / "comparison" / "test" / file_name(name) for name in methods}
     records = {name: load_records(place, sources) for name, place in places.items()}
@@ -151,8 +151,8 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
                     y_label="mean reward (Bradley-Terry)", log_x=True, frontier=True,
                 ),
                 "Reward and time",
-                "Mean reward with 95 % intervals against milliseconds per token. No other method "
-                "beats those in bold in both.",
+                "Mean reward with 95 % intervals against milliseconds per token. Bold: no other "
+                "method is better in both.",
             ),
         ]),
         Table(
@@ -160,9 +160,9 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
             "Terry model, ± standard error; calls and time are per generated token. Weights (for "
             f"cards the reward target) were chosen on other questions: {weights}. cards, "
             "speculative rejection, args and best-of-n use the Bradley-Terry model, which also "
-            "judges here: what they gain in reward is in part what they exploit in it. goal_filter "
-            "votes over the solutions that stay similar to the goal state; its threshold was "
-            "chosen by labels, the weights of the others by reward.",
+            "judges here, so part of their gain in reward comes from exploiting its errors. "
+            "goal_filter votes over the solutions that stay similar to the goal state; its "
+            "threshold was chosen by labels, the weights of the others by reward.",
             METHOD_COLUMNS, method_rows(methods), frozenset({"none"}), METHOD_FURTHER,
         ),
         *_new_questions(methods),
@@ -176,9 +176,9 @@ def _new_questions(methods: dict[str, Any]) -> list[Block]:
     if not count:
         return []
     return [Table(
-        f"{count:g} of the test questions are not among those of the training pairs, nor among "
-        "those that weights and the threshold were chosen on. They are longer than the others: "
-        "there are too few short questions to leave any out.",
+        f"{count:g} of the test questions occur neither in the training pairs nor among the "
+        "questions on which weights and the threshold were chosen. They are longer than the "
+        "others, because there are too few short questions to leave any out.",
         ("method", "accuracy, all questions (95 %)", "accuracy, these questions (95 %)"),
         [
             [name, *(
@@ -230,8 +230,8 @@ def _reward_models(summary: dict[str, Any]) -> list[Block]:
     return [
         Table(
             f"Ranking of correct above incorrect solutions, {summary['config']['fresh']} new "
-            "solutions of the policy. The last column has those of questions that nothing was "
-            "trained or chosen on.",
+            "solutions of the policy. The last column is for questions that took no part "
+            "in training or choices.",
             (*AUROC_COLUMNS, "AUROC, these questions (95 %)"),
             [
                 [*row, between(figures, "auroc_new")]

@@ -45,8 +45,8 @@ class Processes:
                 announce(running[done])
         except BrokenProcessPool as error:
             raise RewardsteerError(
-                "A process of the demo was killed; with num_proc=1 it needs one alone, and less "
-                "memory."
+                "A process of the demo was killed; with num_proc=1 it runs in one process and "
+                "needs less memory."
             ) from error
 
 
