@@ -17,9 +17,9 @@ Scores = Annotated[
 Output = Annotated[Path, typer.Option(help="Calibration, JSON.")]
 RewardModel = Annotated[
     Path | None,
-    typer.Option(help="The reward model that scored; goal_filter then refuses it with another."),
+    typer.Option(help="The reward model that scored; goal_filter then refuses others."),
 ]
-Ranges = Annotated[int, typer.Option(min=1, help="Ranges of positions with a map each.")]
+Ranges = Annotated[int, typer.Option(min=1, help="Ranges of positions, each with its own map.")]
 
 
 def calibrate_command(

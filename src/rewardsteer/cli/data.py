@@ -29,8 +29,8 @@ def prepare_command(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A source name (it is prepared as the recipes named after it do), or a YAML file "
-            "of data settings; with --recipe it replaces the recipe's source.",
+            help="Name of a source, which is prepared as in the recipes named after it, or a YAML "
+            "file of data settings; with --recipe it replaces the recipe's source.",
             autocompletion=complete_source,
         ),
     ] = None,
@@ -40,17 +40,17 @@ def prepare_command(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Prepare as this recipe of 'rewardsteer train' does: a name or a file.",
+            help="Recipe of 'rewardsteer train' whose data settings are used: a name or a file.",
             autocompletion=complete_recipe,
         ),
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Tokenizer folder or hub name; not needed for arithmetic alone."),
+        typer.Option(help="Tokenizer folder or hub name; not needed for arithmetic."),
     ] = None,
     path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
     num_proc: Annotated[
-        int | None, typer.Option(min=1, help="Processes that tokenize; default: all processors.")
+        int | None, typer.Option(min=1, help="Processes that tokenize; default: one per core.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("out/data"),
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
@@ -145,7 +145,7 @@ def prompts_command(
     path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Draw so many at random; default: all, in order.")
+        int | None, typer.Option(min=1, help="Draw N prompts at random; default: all, in order.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     published: Annotated[

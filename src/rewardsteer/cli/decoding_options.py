@@ -17,50 +17,51 @@ SETTINGS: dict[str, tuple[Any, str, str, str]] = {
     "weight": (float, GUIDANCE, "1", "Weight of rewards or similarity; 0: the policy alone."),
     "weight_schedule": (
         str, GUIDANCE, "constant",
-        "constant; or linear, cosine: from --weight to --weight-end.",
+        "constant, or linear or cosine: from --weight to --weight-end.",
     ),
     "weight_end": (float, GUIDANCE, "", "Weight at the last token of --max-new-tokens."),
     "target_kl": (
         float, GUIDANCE, "",
-        "Find the weight with this KL from the policy, in nats, at every token.",
+        "At every token, use the weight with this KL divergence from the policy, in nats.",
     ),
-    "max_kl": (float, GUIDANCE, "", "Lower the weight where its KL from the policy is larger."),
+    "max_kl": (float, GUIDANCE, "", "Lower the weight where the KL divergence would be larger."),
     "policy_power": (
-        float, GUIDANCE, "1", "Power of the policy's probabilities beside the rewards.",
+        float, GUIDANCE, "1", "Exponent of the policy's probabilities.",
     ),
     "draft": (
         str, RUNNING, "none",
-        "Tokens proposed ahead and verified together, by farma, genarm and none: ngram (what "
-        "followed before), policy (spares the reward model passes). Answers stay the same.",
+        "Propose tokens ahead and verify them together, for farma, genarm and none: ngram (tokens "
+        "that followed before) or policy (saves passes of the reward model). Answers do not "
+        "change.",
     ),
-    "draft_tokens": (int, RUNNING, "4", "Longest draft."),
+    "draft_tokens": (int, RUNNING, "4", "Most tokens per draft."),
     "gate": (
         str, GUIDANCE, "always",
-        "Tokens that are guided: always; entropy, top1 (where the policy is unsure); kl (where "
-        "rewards change much); first; random.",
+        "Tokens that are guided: always (all); entropy or top1 (the policy is uncertain); kl "
+        "(guidance changes much); first; random.",
     ),
     "gate_threshold": (
-        float, GUIDANCE, "", "Guide tokens with this entropy, probability or KL, and above.",
+        float, GUIDANCE, "", "Lowest value of the gate's measure at which a token is guided.",
     ),
     "gate_share": (float, GUIDANCE, "", "Instead of a threshold: guide this share of the tokens."),
     "top_k": (
         int, SAMPLING, "",
-        "Tokens to draw from, 0 for all; or the candidates that a method asks a scalar reward "
-        "model about. Default: the policy's own setting, else all; 10 candidates.",
+        "Number of most probable tokens to draw from, 0 for all; for args, pargs and cd the "
+        "number of candidates. Default: the policy's own setting, else all; 10 candidates.",
     ),
     "top_p": (
         float, SAMPLING, "",
-        "Draw from the likeliest tokens whose probabilities come to this. Default: the policy's "
-        "own, else 1 (all).",
+        "Draw from the most probable tokens whose probabilities sum to this. Default: the "
+        "policy's own, else 1 (all).",
     ),
     "min_p": (
         float, SAMPLING, "",
-        "Draw only tokens that are at least this share as probable as the likeliest. Default: the "
+        "Draw only tokens with at least this share of the highest probability. Default: the "
         "policy's own, else 0.",
     ),
     "repetition_penalty": (
         float, SAMPLING, "",
-        "Divides positive and multiplies negative scores of tokens that prompt or response hold. "
+        "Divides positive and multiplies negative scores of tokens in prompt or response. "
         "Default: the policy's own, else 1.",
     ),
     "stop": (list[str], SAMPLING, "", "A string that ends a response; repeatable."),
@@ -70,17 +71,17 @@ SETTINGS: dict[str, tuple[Any, str, str, str]] = {
     ),
     "n": (
         int, SAMPLING, "8",
-        "Responses per prompt, for the methods that draw several; at most so many for those that "
-        "vote.",
+        "Number of responses that a method draws per prompt; the maximum for methods that stop "
+        "early.",
     ),
     "beam": (int, BEAM, "4", "Hypotheses that beam keeps; trees of dvts."),
     "branches": (int, BEAM, "4", "Steps that beam and dvts draw from each hypothesis."),
-    "step_separator": (str, BEAM, "a blank line", "Text that ends a step; '': none."),
-    "step_tokens": (int, BEAM, "2048", "Longest step, in tokens."),
-    "max_steps": (int, BEAM, "40", "Most steps."),
-    "max_new_tokens": (int, SAMPLING, "64", "Longest response, end-of-text included."),
-    "batch_size": (int, RUNNING, "8", "Rows decoded together."),
-    "seed": (int, SAMPLING, "0", "Every prompt draws from its own generator."),
+    "step_separator": (str, BEAM, "a blank line", "Text that ends a step; '' never ends one."),
+    "step_tokens": (int, BEAM, "2048", "Most tokens per step."),
+    "max_steps": (int, BEAM, "40", "Most steps per response."),
+    "max_new_tokens": (int, SAMPLING, "64", "Most tokens per response, end-of-text included."),
+    "batch_size": (int, RUNNING, "8", "Sequences decoded in one batch."),
+    "seed": (int, SAMPLING, "0", "Seed of the draws; every prompt has its own generator."),
 }
 
 

@@ -8,15 +8,15 @@ from rewardsteer.errors import ConfigError
 
 _NAMES = "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1 or mps."
 Device = Annotated[str, typer.Option(help=_NAMES)]
-PolicyDevice = Annotated[str, typer.Option(help=f"Of the policy: {_NAMES}")]
+PolicyDevice = Annotated[str, typer.Option(help=f"Device of the policy: {_NAMES}")]
 RewardDevice = Annotated[
-    str | None, typer.Option(help="Of the reward model; default: the policy's.")
+    str | None, typer.Option(help="Device of the reward model; default: the policy's.")
 ]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
 ]
 RewardDtype = Annotated[
-    str | None, typer.Option(help="Of the reward model; default: as saved.")
+    str | None, typer.Option(help="Dtype of the reward model; default: as saved.")
 ]
 DeviceMap = Annotated[
     str | None,

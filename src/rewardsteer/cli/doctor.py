@@ -27,10 +27,10 @@ def doctor_command(
         str | None, typer.Option(help="Address of a server that should give the same rewards.")
     ] = None,
     api: Annotated[
-        str, typer.Option(help="Its form: auto, rewardsteer, vllm, vllm-pooling, sglang, openrlhf.")
+        str, typer.Option(help="Its API: auto, rewardsteer, vllm, vllm-pooling, sglang, openrlhf.")
     ] = "auto",
     served_model: Annotated[
-        str | None, typer.Option(help="The model's name there; default: the only one.")
+        str | None, typer.Option(help="The model's name on that server; default: the only one.")
     ] = None,
     kind: KindOption = None, kind_option: KindOptions = None,
     device: Device = "auto", dtype: Dtype = None, template: TemplateOption = None,

@@ -22,8 +22,10 @@ from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.devices import check_dtypes
 from rewardsteer.errors import ConfigError
 
-Engine = Annotated[str, typer.Option(help="Runs the model: transformers or vllm.")]
-AnyEngine = Annotated[str, typer.Option(help=f"Runs the policy: {', '.join(ENGINES.names())}.")]
+Engine = Annotated[str, typer.Option(help="Engine that runs the model: transformers or vllm.")]
+AnyEngine = Annotated[
+    str, typer.Option(help=f"Engine that runs the policy: {', '.join(ENGINES.names())}.")
+]
 BaseUrl = Annotated[
     str | None,
     typer.Option(help="For --engine openai: the server's address, ending in /v1."),
@@ -32,7 +34,7 @@ Tokenizer = Annotated[
     str | None,
     typer.Option(
         help="For --engine openai: the policy's tokenizer, a folder or hub name. Default: --model "
-        "where that is a folder; without one the server writes prompts and gives whole responses."
+        "if that is a folder; without one, the server formats prompts and returns whole responses."
     ),
 ]
 KeyEnv = Annotated[

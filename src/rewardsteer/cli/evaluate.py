@@ -45,10 +45,10 @@ def preference_command(
         Path | None, typer.Option("--input", help="File or folder of pairs, instead of --data.")
     ] = None,
     source: Annotated[
-        str, typer.Option(help="How --input is read: pairs (reward-bench, TRL), judged, hh, …")
+        str, typer.Option(help="Format of --input: pairs (reward-bench, TRL), judged, hh, …")
     ] = "pairs",
     out: Out = Path("out/preference"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs scored together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch.")] = 16,
     device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
     kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:

@@ -10,17 +10,17 @@ from rewardsteer.cli.starting import say
 if TYPE_CHECKING:
     from rewardsteer.evaluation.entries import Entry, Judge
 
-Prompts = Annotated[Path, typer.Option(help="JSONL with a 'prompt' a line.")]
+Prompts = Annotated[Path, typer.Option(help="JSONL with a 'prompt' per line.")]
 Methods = Annotated[
     str,
     typer.Option(
-        help="YAML: label → decoding settings, 'reward_model' for guided methods (or a list, with "
-        "'reward_weights'), 'goal' where a method wants one (default: the reward model's own). Or "
-        "names with default settings: none,best_of_n=BT,farma=FARMA, a reward model behind each."
+        help="YAML that maps labels to decoding settings, with 'reward_model' for guided methods "
+        "(or a list, with 'reward_weights') and 'goal' (default: the reward model's own). Or "
+        "methods with their reward models and default settings: none,best_of_n=BT,farma=FARMA."
     ),
 ]
 JudgeFolder = Annotated[
-    Path, typer.Option("--judge", help="Scalar reward model that gives the rewards.")
+    Path, typer.Option("--judge", help="Scalar reward model that scores all responses.")
 ]
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Baseline = Annotated[
@@ -28,14 +28,14 @@ Baseline = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Weights to try, as 0.5,1,2: each guided method becomes one per weight."),
+    typer.Option(help="Weights to try, as 0.5,1,2: one entry per guided method and weight."),
 ]
 BudgetUnit = Annotated[
     str | None,
     typer.Option(
         "--budget",
-        help="tokens, seconds or calls: each method answers with the best of as many responses as "
-        "--budget-per-prompt pays for.",
+        help="Unit: tokens, seconds or calls. Each method answers with the best of as many "
+        "responses as --budget-per-prompt allows.",
     ),
 ]
 BudgetPerPrompt = Annotated[
@@ -45,13 +45,13 @@ KlPrompts = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Measure each method's KL divergence from the policy on so many prompts; takes as "
-        "long as generating them again one by one.",
+        help="Measure each method's KL divergence from the policy on the first N prompts; takes "
+        "as long as generating them again one by one.",
     ),
 ]
 JudgeUrl = Annotated[
     str | None,
-    typer.Option(help="OpenAI-compatible address (…/v1) whose model judges pairs of responses."),
+    typer.Option(help="OpenAI-compatible address (…/v1) of a judge that compares responses."),
 ]
 JudgeModel = Annotated[str | None, typer.Option(help="The model's name at --judge-url.")]
 JudgeKeyEnv = Annotated[
@@ -60,7 +60,7 @@ JudgeKeyEnv = Annotated[
 BothOrders = Annotated[
     bool,
     typer.Option(
-        "--both-orders", help="Ask the judge at --judge-url about every pair twice, with either "
+        "--both-orders", help="Let the judge at --judge-url compare every pair twice, with each "
         "response first; shows how often it contradicts itself.",
     ),
 ]
@@ -68,17 +68,17 @@ CoherenceModel = Annotated[
     str | None,
     typer.Option(
         "--coherence",
-        help="Sentence-embedding model (folder or hub name) for the nearness of response and "
+        help="Sentence-embedding model (folder or hub name) for the similarity of response and "
         "prompt; needs sentence-transformers.",
     ),
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(help="Sampling seeds, as 0,1,2: everything is repeated with each, into "
+    typer.Option(help="Sampling seeds, as 0,1,2: repeat everything with each, into "
                  "OUT/seed-S; the tables show means with intervals over seeds and prompts."),
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Use only this many prompts, the first ones.")
+    int | None, typer.Option(min=1, help="Use only the first N prompts.")
 ]
 Resume = Annotated[bool, typer.Option(help="Continue an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
@@ -99,7 +99,7 @@ def read_seeds(given: str) -> list[int]:
 
 SecondJudge = Annotated[
     str | None,
-    typer.Option(help="Another scalar reward model, for methods that --judge itself guides."),
+    typer.Option(help="A second scalar reward model that also scores all responses."),
 ]
 
 

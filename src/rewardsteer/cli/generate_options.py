@@ -14,8 +14,8 @@ MAIN, MODELS = "Prompts and answers", "Models"
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Policy: a causal LM folder or hub name; for --engine openai the name that the server "
-        "knows, default: its only one.",
+        help="Policy: a causal LM folder or hub name; for --engine openai the model's name on the "
+        "server, default: its only one.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -53,8 +53,8 @@ MethodName = Annotated[
 RewardModels = Annotated[
     list[str] | None,
     typer.Option(
-        help="Reward model: a folder or hub name, or an address for methods that judge texts; "
-        "several with --weight for each, for methods that add rewards to next-token logits.",
+        help="Reward model: a folder or hub name, or an address for methods that score texts; "
+        "repeatable, with a --weight for each, for methods that accept several.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -69,8 +69,8 @@ DraftModel = Annotated[
 GateModel = Annotated[
     Path | None,
     typer.Option(
-        help="Reward model with a vocabulary head, asked at every token, whose pull --gate kl "
-        "measures; --reward-model is asked where it is large.",
+        help="Reward model with a vocabulary head that decides for --gate kl; --reward-model then "
+        "runs only at the tokens that are guided.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -85,15 +85,15 @@ GoalFile = Annotated[
 GoalName = Annotated[
     str | None,
     typer.Option(
-        help="Which goal; needed where there are several.",
+        help="Name of the goal; needed if there are several.",
         rich_help_panel=GUIDANCE,
     ),
 ]
 Weights = Annotated[
     list[float] | None,
     typer.Option(
-        help="Weight of rewards or similarity; 0: the policy alone. Once for each reward "
-        "model; negative ones steer away.",
+        help="Weight of rewards or similarity; 0: the policy alone; negative: steer away. Once "
+        "for each reward model.",
         show_default="1",
         rich_help_panel=GUIDANCE,
     ),
@@ -102,7 +102,7 @@ Greedy = Annotated[
     bool,
     typer.Option(
         "--greedy/--sample",
-        help="Take the best token, or draw one.",
+        help="Take the most probable token, or draw one.",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -120,22 +120,22 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Answer only this many prompts, the first ones.",
+        help="Answer only the first N prompts.",
         rich_help_panel=MAIN,
     ),
 ]
 ShareBackbone = Annotated[
     bool,
     typer.Option(
-        help="Put a reward model kept as an adapter, or a head distilled on the policy's states, "
-        "on the policy's own weights.",
+        help="Use the policy's weights for a reward model that is an adapter, or a head distilled "
+        "on the policy's states.",
         rich_help_panel=MODELS,
     ),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
-        help="Continue an output that was begun before.",
+        help="Continue an interrupted output.",
         rich_help_panel=MAIN,
     ),
 ]

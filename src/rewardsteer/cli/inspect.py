@@ -42,7 +42,7 @@ Input = Annotated[
     ),
 ]
 Limit = Annotated[
-    int, typer.Option(min=1, help="Inspect only this number of lines of --input.")
+    int, typer.Option(min=1, help="Inspect only the first N lines of --input.")
 ]
 Output = Annotated[
     Path,
@@ -61,7 +61,7 @@ Goal = Annotated[
         help="Goal states: a file, a folder, or 'none'. Default: the reward model's own, if any."
     ),
 ]
-GoalName = Annotated[str | None, typer.Option(help="Which of several goals.")]
+GoalName = Annotated[str | None, typer.Option(help="Name of the goal, if there are several.")]
 Signal = Annotated[
     str | None, typer.Option("--filter", help="Mark where a filter stops: reward or similarity.")
 ]

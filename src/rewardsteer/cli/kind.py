@@ -8,9 +8,8 @@ KindOption = Annotated[
     str | None,
     typer.Option(
         "--kind", metavar="NAME",
-        help="Kind of the reward model, or package.module:Class of one from elsewhere; left out, "
-        "it is recognised by config.json and the names of the weights. Kinds: "
-        "docs/reward_models.md.",
+        help="Kind of the reward model (docs/reward_models.md), or package.module:Class of your "
+        "own. Default: recognised by config.json and the names of the weights.",
     ),
 ]
 

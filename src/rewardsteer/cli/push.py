@@ -8,7 +8,7 @@ import typer
 
 def push_command(
     folder: Annotated[Path, typer.Argument(help="Reward model folder.")],
-    repository: Annotated[str, typer.Argument(help="Where to, as owner/name.")],
+    repository: Annotated[str, typer.Argument(help="Repository on the hub, as owner/name.")],
     public: Annotated[
         bool, typer.Option(help="Make the repository public; the default is private.")
     ] = False,

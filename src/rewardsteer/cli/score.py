@@ -34,11 +34,11 @@ Problems = Annotated[
 Goal = Annotated[
     str | None,
     typer.Option(
-        help="Goal states: a file, a folder, or 'none'. Default: the reward model's own, when it "
+        help="Goal states: a file, a folder, or 'none'. Default: the reward model's own, if it "
         "has any."
     ),
 ]
-GoalName = Annotated[str | None, typer.Option(help="Which of several goals.")]
+GoalName = Annotated[str | None, typer.Option(help="Name of the goal, if there are several.")]
 
 
 def score_command(
@@ -46,9 +46,9 @@ def score_command(
     output: Annotated[
         Path,
         typer.Option(
-            help="File with the same rows and their rewards, in order (.jsonl or .parquet); for "
-            "solutions such a file, or a folder that gets greedy/BENCHMARK.jsonl and "
-            "all/BENCHMARK.jsonl; '-': standard output."
+            help="File for the same rows with their rewards, in order (.jsonl or .parquet); for "
+            "solutions also a folder for greedy/BENCHMARK.jsonl and all/BENCHMARK.jsonl; '-': "
+            "standard output."
         ),
     ],
     input_: Annotated[
@@ -71,30 +71,30 @@ def score_command(
     problems: Problems = None, goal: Goal = None, goal_name: GoalName = None,
     tokens: Annotated[
         bool | None,
-        typer.Option(help="Write per-token values; default: for solutions alone."),
+        typer.Option(help="Write per-token values; default: only for solutions."),
     ] = None,
     steps: Annotated[
-        bool, typer.Option("--steps", help="Write a value per step of the completion too.")
+        bool, typer.Option("--steps", help="Also write a value per step of the completion.")
     ] = False,
     batch_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens scored together, padding included. Default: 1024 on a CPU (more "
+            min=1, help="Tokens per batch, padding included. Default: 1024 on a CPU (more "
             "for small models), 16384 elsewhere."
         ),
     ] = None,
     shard_rows: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Rows written together; a kill loses at most so many. Default: 2048, for a "
-            "reward model behind an address 256."
+            min=1, help="Rows per written shard, which is the most that an interruption loses. "
+            "Default: 2048, or 256 for a reward model behind an address."
         ),
     ] = None,
     device: Device = "auto", dtype: Dtype = None,
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
     engine: Annotated[
-        str, typer.Option(help="Runs the model: transformers, vllm or ray.")
+        str, typer.Option(help="Engine that runs the model: transformers, vllm or ray.")
     ] = "transformers",
     vllm_option: VllmOptions = None,
     ray_address: RayAddress = None, ray_actors: RayActors = None,

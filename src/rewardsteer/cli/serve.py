@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Policy: a causal LM folder or hub name; none: rewards alone.",
+        help="Policy: a causal LM folder or hub name; without one, only rewards are served.",
         rich_help_panel="Models",
     ),
 ]
@@ -43,17 +43,17 @@ RewardModel = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help=f"Method of requests that name none: {', '.join(METHODS.names())}, or your own as "
+        help=f"Method of requests without one: {', '.join(METHODS.names())}, or your own as "
         "package.module:Class. Default: what the reward model was trained for; none without one.",
         rich_help_panel="Models",
     ),
 ]
 Name = Annotated[
-    str | None, typer.Option(help="What clients call the policy; default: its folder's name.")
+    str | None, typer.Option(help="Name of the policy for clients; default: its folder's name.")
 ]
-Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; default: only this machine.")]
 Port = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")
+    int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one and prints it.")
 ]
 KeyFile = Annotated[
     Path | None,
@@ -80,7 +80,7 @@ Limits = Annotated[
 @engine_options
 @decoding_options(
     "weight", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "temperature",
-    panel="Of requests that say nothing else",
+    panel="Defaults of requests",
 )
 def serve_command(
     *, model: Model = None, reward_model: RewardModel = None, method: MethodName = None,
@@ -90,9 +90,9 @@ def serve_command(
     kind: KindOption = None, kind_option: KindOptions = None,
     draft_model: DraftModel = None, gate_model: GateModel = None,
 ) -> None:
-    """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
+    """Serve guided generation and rewards over HTTP, in OpenAI's format, until a signal ends it.
 
-    The API key is never given on the command line, where others could read it.
+    The API key is never given on the command line, where other users could see it.
     """
     from rewardsteer.configuration import load_config
     from rewardsteer.errors import ConfigError

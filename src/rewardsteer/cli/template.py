@@ -11,10 +11,9 @@ TemplateOption = Annotated[
     str | None,
     typer.Option(
         "--template", metavar="auto|chat|text|FILE|JSON",
-        help="How prompts and responses are written: chat (the tokenizer's chat template), text "
-        "(plain formats), a YAML file of template settings, or the settings as {json}. auto: as "
-        "the reward model was trained, else chat where the tokenizer has a chat template, else "
-        "text.",
+        help="Format of prompts and responses: chat (the tokenizer's chat template), text (plain "
+        "formats), a YAML file of template settings, or the settings as {json}. auto: that of "
+        "the reward model's training, else chat if the tokenizer has a chat template, else text.",
     ),
 ]
 
