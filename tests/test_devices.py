@@ -10,6 +10,8 @@ from rewardsteer.errors import ConfigError
 @pytest.fixture
 def machine(monkeypatch):
     """Let torch see so many CUDA devices, and an MPS device or none."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
     def pretend(*, cuda=0, mps=False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
@@ -23,6 +25,19 @@ def machine(monkeypatch):
 def test_auto_is_cuda_then_mps_then_cpu(machine, has, expected):
     machine(**has)
     assert choose_device() == choose_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize(("count", "rank", "expected"), [
+    (4, "0", "cuda:0"), (4, "2", "cuda:2"), (1, "2", "cuda"), (4, "", "cuda"),
+])
+def test_auto_is_the_processs_own_gpu_under_a_launcher(
+    machine, monkeypatch, count, rank, expected
+):
+    """One visible GPU for each process is the other way of launchers to share them out."""
+    machine(cuda=count)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert choose_device() == torch.device(expected)
+    assert choose_device("cuda") == torch.device("cuda")
 
 
 def test_named_devices(machine):

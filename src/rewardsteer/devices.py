@@ -1,5 +1,6 @@
 """Devices and dtypes by name. Importing this module does not import torch."""
 
+import os
 from typing import TYPE_CHECKING
 
 from rewardsteer.errors import ConfigError
@@ -15,8 +16,8 @@ def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
     """The torch device of a name.
 
     Args:
-        name: ``auto`` (the first CUDA device, else MPS, else the CPU), ``cpu``, ``cuda``,
-            ``cuda:1``, ``mps``, or the name of any other torch device.
+        name: ``auto`` (the first CUDA device, under a launcher this process's own; else MPS, else
+            the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or the name of any other torch device.
 
     Raises:
         ConfigError: torch has no such name, or this machine has no such device.
@@ -102,8 +103,18 @@ def _best() -> str:
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
+        return _own_cuda()
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _own_cuda() -> str:
+    """The CUDA device of this process. Several processes of torchrun or ``accelerate launch`` would
+    all load onto the first one, until something sets their current device."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK", "")
+    several = local.isdecimal() and int(local) < torch.cuda.device_count()
+    return f"cuda:{int(local)}" if several else "cuda"
 
 
 def _missing(device: "torch.device") -> str | None:

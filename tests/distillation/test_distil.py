@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
@@ -28,7 +29,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from tests.fakes import save_tiny
-from tests.training.engines import launch_module
+from tests.training.engines import launch, launch_module
 
 QUIET = {"progress": False, "print_logs": False, "logging_steps": 1}
 
@@ -279,6 +280,31 @@ def test_a_guide_is_measured_against_the_teacher(world, tmp_path):
     save_reward_model(tmp_path / "judge", tmp_path / "foreign", 1)
     with pytest.raises(MismatchError, match="give a reward model with the policy's"):
         evaluate_guide(load_scorer(tmp_path / "judge"), records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
+@pytest.mark.parametrize("layers", ["linear", "low_rank", "embedding"])
+def test_the_student_of_sharded_processes_is_whole(world, tmp_path, warm, engine, layers):
+    """Its folder holds the weights of all processes, and is what one process would write."""
+    folder, _ = world
+    head = {"kind": "vocabulary", "layers": layers} | ({"rank": 3} if layers == "low_rank" else {})
+    config = settings(
+        folder, head=head, records=str(folder / "run" / "records"), prompts=None,
+        freeze_backbone=layers != "linear",
+        optimiser={"max_steps": 3, "learning_rate": 0.03, "per_device_train_batch_size": 4},
+    )
+    config = load_config(DistilConfig, config).model_dump(mode="json")
+    launch(engine, [{"config": config, "out": str(tmp_path / "run")}], tmp_path, warm)
+    config["optimiser"]["per_device_train_batch_size"] = 8
+    distil(load_config(DistilConfig, config), tmp_path / "alone")
+    for name in ("model.safetensors", "value_head.safetensors"):
+        if not (tmp_path / "alone" / "model" / name).exists():
+            continue
+        ours, theirs = (load_file(tmp_path / run / "model" / name) for run in ("run", "alone"))
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            torch.testing.assert_close(value, theirs[key], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ that have no accelerators.
 FSDP2 and DeepSpeed run on several such processes only when accelerate takes them for devices that
 speak gloo. Each job is ``{"config": settings, "out": folder, "resume": bool, "stop_at": update or
 null}``; one that is stopped is left as an interruption leaves it. What a job refuses is written to
-``OUT.error``.
+``OUT.error``. Settings with a teacher are those of a distillation.
 """
 
 import gc
@@ -28,6 +28,14 @@ if "ACCELERATE_USE_DEEPSPEED" in os.environ:
     # as an attribute is torch itself.
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
 
+    # ZeRO-3 leaves small parameters whole, which all of these models' are.
+    zero = importlib.import_module("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
+    zero.model_fields["param_persistence_threshold"].default = 0
+    zero.model_rebuild(force=True)
+
+from rewardsteer.configuration import load_config
+from rewardsteer.distillation.config import DistilConfig
+from rewardsteer.distillation.run import distil
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
@@ -52,7 +60,10 @@ def run(job):
     RewardTrainer.compute_loss = compute_loss
     out = Path(job["out"])
     try:
-        train(TrainConfig.model_validate(job["config"]), out, resume=job.get("resume", False))
+        if "teacher" in job["config"]:
+            distil(load_config(DistilConfig, job["config"]), out, device="cpu")
+        else:
+            train(TrainConfig.model_validate(job["config"]), out, resume=job.get("resume", False))
     except Stopped:
         pass
     except RewardsteerError as error:

@@ -181,9 +181,10 @@ class MappedScorer:
         """Rewards ``[B, P]`` of all one-token extensions; unknown tokens get their row's minimum.
         """
         rewards = self._scorer.next_token(self._own(prefix_ids), attention_mask, cache)
-        there = self._ids.to(rewards.device)
-        known = self.known_tokens.to(rewards.device)
-        mapped = rewards[:, there]
+        # Once, not for every token.
+        self._ids = self._ids.to(rewards.device)
+        self.known_tokens = known = self.known_tokens.to(rewards.device)
+        mapped = rewards[:, self._ids]
         least = mapped.masked_fill(~known, torch.inf).amin(dim=1, keepdim=True)
         return torch.where(known, mapped, least)
 
@@ -191,7 +192,7 @@ class MappedScorer:
         self, prefix_ids: Tensor, attention_mask: Tensor, candidate_ids: Tensor, cache: Any = None
     ) -> Tensor:
         """Rewards ``[B, K]`` of prefix∘candidate."""
-        asked = self._ids[candidate_ids.cpu()].to(candidate_ids.device)
+        asked = self._ids[candidate_ids.to(self._ids.device)].to(candidate_ids.device)
         rewards: Tensor = self._scorer.candidates(
             self._own(prefix_ids), attention_mask, asked, cache
         )

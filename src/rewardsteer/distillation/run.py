@@ -53,14 +53,16 @@ from rewardsteer.outputs import claimed_folder, write_json
 from rewardsteer.training.arguments import training_arguments
 from rewardsteer.training.checks import check_optimiser
 from rewardsteer.training.fit import fit
-from rewardsteer.training.loading import without_dropout
+from rewardsteer.training.loading import deepspeed_loading, without_dropout
 from rewardsteer.training.precision import saved_dtype, usable_attention, widen_trainable
 from rewardsteer.training.processes import join
 from rewardsteer.training.rows import drop_too_long
 from rewardsteer.training.trainer_settings import check_trackers
-from rewardsteer.training.weights import save_weights
+from rewardsteer.training.weights import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
+
+_WEIGHTS = "weights.safetensors"
 
 
 def distil(
@@ -109,8 +111,10 @@ def distil(
                 shutil.rmtree(out, ignore_errors=True)
             raise
         figures = _train(config, student, tokenizer, rows, held, out, resume=resume)
+        # It may be in shards; the folder is written from the gathered weights.
+        del student
         if processes.is_main_process:
-            _finish(config, student, tokenizer, records, out, figures)
+            _finish(config, records, out, figures)
         wait()
     return out / "model"
 
@@ -204,26 +208,28 @@ def _collect(
     )
 
 
-def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
-    """A new student and its tokenizer; weights that are not trained are frozen."""
+def build_student(config: DistilConfig, *, whole: bool = False) -> tuple[RewardModel, Any]:
+    """A new student and its tokenizer; weights that are not trained are frozen. ``whole``: nothing
+    is sharded."""
     set_seed(config.seed)
     source = config.base_model or config.policy
     tokenizer = load_tokenizer(source)
     dtype = saved_dtype(source) if config.freeze_backbone else torch.float32
-    model = RewardModel.from_base(
-        source, config.head, dtype=dtype,
-        attn_implementation=usable_attention(None, config.optimiser.autocast),
-    )
-    check_causal(model.carrier, source)
-    ensure_padding_token(tokenizer, model.carrier)
-    config.head.head_class.resized(model.carrier, tokenizer)
-    # Guidance runs without dropout; with it, the student would be trained on other states.
-    without_dropout(model.carrier)
-    if config.freeze_backbone:
-        model.base.requires_grad_(False)
-        if model.value_head is None:
-            model.head.projection.requires_grad_(True)
-    widen_trainable(model)
+    with deepspeed_loading(spread=not whole):
+        model = RewardModel.from_base(
+            source, config.head, dtype=dtype,
+            attn_implementation=usable_attention(None, config.optimiser.autocast),
+        )
+        check_causal(model.carrier, source)
+        ensure_padding_token(tokenizer, model.carrier)
+        config.head.head_class.resized(model.carrier, tokenizer)
+        # Guidance runs without dropout; with it, the student would be trained on other states.
+        without_dropout(model.carrier)
+        if config.freeze_backbone:
+            model.base.requires_grad_(False)
+            if model.value_head is None:
+                model.head.projection.requires_grad_(True)
+        widen_trainable(model)
     return model, tokenizer
 
 
@@ -245,15 +251,16 @@ def _train(
         eval_rows=held, phase="distillation", title="distillation", resume=resume,
         trainer_fields=config.trainer,
     )
-    save_weights(student, out / "training" / "weights.safetensors")
+    save_weights(student, out / "training" / _WEIGHTS)
     return figures | {"rows": len(rows), "held_out": len(held)}
 
 
 def _finish(
-    config: DistilConfig, student: RewardModel, tokenizer: Any, records: Path, out: Path,
-    figures: dict[str, Any],
+    config: DistilConfig, records: Path, out: Path, figures: dict[str, Any]
 ) -> None:
-    """Write the student's folder, with which the run is done."""
+    """Write the student's folder, with which the run is done, in one process."""
+    student, tokenizer = build_student(config, whole=True)
+    load_weights(student, out / "training" / _WEIGHTS)
     source, base = read_source(records), config.base_model or config.policy
     if not config.freeze_backbone or student.value_head is None:
         student.base.to(saved_dtype(base))

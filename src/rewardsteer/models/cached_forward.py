@@ -137,8 +137,10 @@ class CachedForward:
         return states[torch.arange(len(last), device=states.device), last]
 
     def _there(self, tensor: Tensor) -> Tensor:
-        """On the model's device, without waiting for its queue."""
-        return tensor.to(self.module.device, non_blocking=True)
+        """On the model's device, on CUDA without waiting for its queue. Elsewhere the copy might
+        read memory that is free again."""
+        device = self.module.device
+        return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def _answers(output: Any) -> Tensor:

@@ -67,14 +67,22 @@ def capability(module: Any, name: str, probe: Callable[[], T]) -> T:
     Args:
         module: the model or backbone.
         name: of the capability.
-        probe: runs a few tokens. A model that is changed (other attention, other dtype) is probed
-            again.
+        probe: runs a few tokens. A model that is changed (other attention, other dtype, autocast)
+            is probed again.
     """
-    key = (name, getattr(module.config, "_attn_implementation", None), module.dtype)
+    key = (name, getattr(module.config, "_attn_implementation", None), working_dtype(module))
     known = _known.setdefault(module, {})
     if key not in known:
         known[key] = probe()
     return known[key]
+
+
+def working_dtype(module: Any) -> torch.dtype:
+    """The type that a model's products are computed in: autocast's where it is on."""
+    kind: str = module.device.type
+    on = kind != "meta" and torch.is_autocast_enabled(kind)
+    dtype: torch.dtype = torch.get_autocast_dtype(kind) if on else module.dtype
+    return dtype
 
 
 @torch.no_grad()
@@ -162,7 +170,7 @@ def _try_causal(backbone: Any) -> bool:
         states = backbone(input_ids=texts.to(backbone.device)).last_hidden_state[:, :4].float()
     finally:
         backbone.train(training)
-    return same_states(states[0], states[1], backbone.dtype)
+    return same_states(states[0], states[1], working_dtype(backbone))
 
 
 def _try_left_padding(backbone: Any) -> bool:
@@ -185,7 +193,7 @@ def _try_left_padding(backbone: Any) -> bool:
 
     try:
         backbone.eval()
-        return disagreement(padded, alone, backbone.dtype) is None
+        return disagreement(padded, alone, working_dtype(backbone)) is None
     finally:
         backbone.train(training)
 
@@ -202,7 +210,9 @@ def _try_prefix_cache(module: Any) -> bool:
             answer = reader.step(texts[text][:, :end], mask[:, :end])
         return answer
 
-    fits = disagreement(grown, lambda text: grown(text, cached=False), module.dtype) is None
+    fits = disagreement(
+        grown, lambda text: grown(text, cached=False), working_dtype(module)
+    ) is None
     if not fits:
         logger.warning(
             "%s cannot continue from a cache of keys and values: rows are read whole, at every "
@@ -229,7 +239,8 @@ def _try_tree_mask(module: Any) -> bool:
         return lambda text: answers(tree)(text)[:, 0]
 
     fits = attention in _TAKES_DENSE_MASK and all(
-        disagreement(which(True), which(False), module.dtype) is None for which in (answers, first)
+        disagreement(which(True), which(False), working_dtype(module)) is None
+        for which in (answers, first)
     )
     if not fits:
         logger.warning(

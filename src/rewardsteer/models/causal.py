@@ -56,7 +56,7 @@ def _chosen(logits: Tensor, ids: Tensor, begin: int) -> np.ndarray:
     before = logits[first - 1 : len(ids) - 1].float()
     values = before.log_softmax(dim=-1).gather(1, ids[first:, None].to(before.device))[:, 0]
     unread = np.zeros(first - begin)
-    return np.concatenate([unread, values.double().cpu().numpy()])
+    return np.concatenate([unread, values.cpu().double().numpy()])
 
 
 def parameter_count(source: str | Path) -> int:

@@ -64,8 +64,10 @@ class HiddenStatesModel(nn.Module):
         the states on padding are then meaningless.
         """
         options: dict[str, Any] = {"use_cache": False}
-        if attention_mask is not None and not bool(attention_mask[:, 0].all()) and (
-            not supports_left_padding(self.backbone)
+        # Asked of every process, whatever its rows: the test runs the layers, whose shards all
+        # processes gather together.
+        if attention_mask is not None and not supports_left_padding(self.backbone) and (
+            not bool(attention_mask[:, 0].all())
         ):
             return self._from_the_left(input_ids, attention_mask)
         real = attention_mask if real is None else real

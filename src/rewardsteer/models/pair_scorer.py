@@ -100,7 +100,7 @@ class PairScorer(TextScorer):
             )
         shares = np.empty(len(rows))
         for batch in batches([len(ids) for ids in rows], rows=batch_size, tokens=None):
-            shares[batch] = self._read([rows[row] for row in batch]).double().cpu().numpy()
+            shares[batch] = self._read([rows[row] for row in batch]).cpu().double().numpy()
         require_finite(shares, [1 + row // 2 for row in range(len(rows))])
         return np.stack([shares[::2], 1 - shares[1::2]], axis=1)
 

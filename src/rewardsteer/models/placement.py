@@ -51,6 +51,19 @@ def working_device(layer: nn.Linear) -> torch.device:
     return layer.weight.device if hooked is None else torch.device(hooked)
 
 
+def put_beside(layer: nn.Linear, own: nn.Module) -> nn.Module:
+    """A module on the device on which a layer computes. Under a device map its linear layers move
+    their inputs there, as the layer's hook does, since states may come from another device."""
+    place = working_device(layer)
+    if hasattr(layer, "_hf_hook"):
+        from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+        for one in own.modules():
+            if isinstance(one, nn.Linear):
+                add_hook_to_module(one, AlignDevicesHook(execution_device=place))
+    return own.to(place)
+
+
 def _settings(source: str | Path) -> dict[str, Any]:
     """The contents of config.json; empty where it cannot be read."""
     from transformers import PretrainedConfig

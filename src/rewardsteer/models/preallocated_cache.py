@@ -125,20 +125,24 @@ class PreallocatedCache(DynamicCache):
         """Keep, reorder or repeat rows ``[B]``; a number below 0 makes an empty row."""
         here = torch.arange(len(rows))
         moved = (rows >= 0) & (rows != here)
-        indices = here[moved], rows[moved], here[rows < 0]
+        indices = [here[moved], rows[moved], here[rows < 0]]
         for layer in self.layers:
-            layer.select(len(rows), *(index.to(layer.device) for index in indices))
+            # A copy for each device, not for each layer.
+            indices = [index.to(layer.device) for index in indices]
+            layer.select(len(rows), *indices)
 
     def place(self, rows: Tensor, other: "PreallocatedCache") -> None:
         """Write the rows of another cache into rows of this one."""
         for mine, theirs in zip(self.layers, other.layers, strict=True):
-            mine.place(rows.to(mine.device), theirs)
+            rows = rows.to(mine.device)
+            mine.place(rows, theirs)
 
     def part(self, rows: Tensor, columns: Tensor) -> "PreallocatedCache":
         """A copy of some rows ``[R]``, of each its own columns ``[R, C]``."""
         part = PreallocatedCache()
         for index, layer in enumerate(self.layers):
-            at = rows.to(layer.device)[:, None], slice(None), columns.to(layer.device)
+            rows, columns = rows.to(layer.device), columns.to(layer.device)
+            at = rows[:, None], slice(None), columns
             # Indices with a slice between them come out in front.
             part.update(layer.keys[at].transpose(1, 2), layer.values[at].transpose(1, 2), index)
         return part
@@ -146,4 +150,5 @@ class PreallocatedCache(DynamicCache):
     def keep_one(self, columns: Tensor, among: int) -> None:
         """Of each row's last ``among`` columns keep one; ``columns [B]`` count from the first."""
         for layer in self.layers:
-            layer.keep_one(columns.to(layer.device), among)
+            columns = columns.to(layer.device)
+            layer.keep_one(columns, among)

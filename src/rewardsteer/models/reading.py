@@ -130,7 +130,7 @@ def _shared(
         costs = [1 + len(responses[row]) + mask.shape[1] // _CACHED for row, _ in members]
         for batch in batches(costs, **limits):
             rows = [members[item][0] for item in batch]
-            places = torch.tensor([members[item][1] for item in batch], device=model.device)
+            places = torch.tensor([members[item][1] for item in batch])
             ids, _ = right_pad([[prompts[row][-1], *responses[row]] for row in rows])
             states = functools.partial(_read_on, cached=cached, mask=mask, places=places)
             yield _read(model, rows, ids.to(model.device), states, [1] * len(rows), responses)
@@ -156,11 +156,13 @@ def _read_on(
     model: RewardModel, ids: Tensor, cached: list[tuple[Tensor, Tensor]], mask: Tensor,
     places: Tensor,
 ) -> Tensor:
-    """States ``[R, T, D]`` of columns that follow the beginnings at ``places [R]``."""
+    """States ``[R, T, D]`` of columns that follow the beginnings at ``places [R]`` (on the CPU)."""
     cache = DynamicCache()
     for number, (keys, values) in enumerate(cached):
-        cache.update(keys[places], values[places], number)
-    before = mask[places]
+        # Layers may lie on several devices.
+        there = places.to(keys.device)
+        cache.update(keys[there], values[there], number)
+    before = mask[places.to(mask.device)]
     lengths, columns = before.sum(1), torch.arange(ids.shape[1], device=ids.device)
     whole = torch.cat([before, before.new_ones(ids.shape)], dim=1)
     output = model.backbone(
@@ -175,6 +177,9 @@ def _read(
     model: RewardModel, rows: list[int], ids: Tensor,
     states: Callable[[RewardModel, Tensor], Tensor], begins: Sequence[int], responses: Rows,
 ) -> HiddenBatch:
-    first = torch.tensor(begins, device=ids.device)
-    last = first + torch.tensor([len(responses[row]) for row in rows], device=ids.device) - 1
-    return HiddenBatch(rows, ids, states(model, ids), first, last)
+    hidden = states(model, ids)
+    # Under a device map, states come from the device of the last layer.
+    place = hidden.device
+    first = torch.tensor(begins, device=place)
+    last = first + torch.tensor([len(responses[row]) for row in rows], device=place) - 1
+    return HiddenBatch(rows, ids.to(place), hidden, first, last)

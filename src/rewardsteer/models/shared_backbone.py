@@ -24,6 +24,7 @@ from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import backbone_name, backbone_of
 from rewardsteer.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_card
 from rewardsteer.models.logits import is_neutral
+from rewardsteer.models.placement import put_beside
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.shared_pass import OnPolicyScorer
@@ -100,11 +101,10 @@ def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
             f"The adapter in {folder} does not fit {type(policy).__name__}: {error}"
         ) from error
     size, width = outer["weight"].shape
-    first = next(backbone.parameters())
     layer_class = read_card(folder).head.head_class.layer_class
     head = layer_class(width, size, bias="bias" in outer, dtype=outer["weight"].dtype)
     head.load_state_dict(outer)
-    return head.to(first.device).requires_grad_(False)
+    return put_beside(policy.get_input_embeddings(), head).requires_grad_(False)
 
 
 class _Rows:

@@ -118,7 +118,8 @@ def pairwise_logistic_loss(
     if center_coefficient:
         losses = losses + center_coefficient * (chosen + rejected).square()
     # Processes may hold different numbers of pairs; each pair counts the same.
-    count = torch.tensor(float(len(gap)), device=gap.device)
+    # Filled in on the device; a copy from the host would make a GPU wait.
+    count = torch.full((), float(len(gap)), device=gap.device)
     loss = global_mean(losses.sum(), count)
     if not len(gap):
         return ObjectiveResult(loss, {})

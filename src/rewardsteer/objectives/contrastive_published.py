@@ -42,13 +42,18 @@ def published(
     )
     means = [
         global_mean(
-            torch.sigmoid(cosine).sum(), torch.tensor(float(cosine.numel())), of_batch=True
+            torch.sigmoid(cosine).sum(), _number(cosine.numel(), cosine), of_batch=True
         )
         for cosine in (positive, negative)
     ]
     loss = -torch.log(means[0]) - torch.log(1 - means[1])
-    loss = of_update(loss, torch.tensor(float(len(positive))))
+    loss = of_update(loss, _number(len(positive), loss))
     return ContrastResult(loss, positive.mean(), negative.mean())
+
+
+def _number(value: int, like: Tensor) -> Tensor:
+    """A number on a tensor's device, without a copy from the host."""
+    return torch.full((), float(value), device=like.device)
 
 
 def published_columns(

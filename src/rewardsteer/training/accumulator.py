@@ -55,7 +55,7 @@ class MetricAccumulator:
             share: of the update, one divided by the number of its batches.
         """
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, self._number(0.0)) + value.float()
+            self._add(name, value.float())
             self._rows[name] += share
         if batch.is_dummy:
             return
@@ -67,8 +67,13 @@ class MetricAccumulator:
         self._padded += batch.padded_tokens
         for name, value in metrics.items():
             rows = len(batch.margin)
-            self._sums[name] = self._sums.get(name, self._number(0.0)) + value.float() * rows
+            self._add(name, value.float() * rows)
             self._rows[name] += rows
+
+    def _add(self, name: str, value: Tensor) -> None:
+        """Add to a sum. A sum begins with its first value: a zero would be copied from the host,
+        for which a GPU waits."""
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def state(self) -> dict[str, Any]:
         """Everything as plain numbers, for a checkpoint."""

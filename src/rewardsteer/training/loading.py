@@ -49,7 +49,7 @@ def build(
     options: dict[str, Any] = {}
     if config.quantize is not None:
         options["quantization_config"] = _quantization(config.quantize, config.optimiser.autocast)
-    with _deepspeed(spread=not whole):
+    with deepspeed_loading(spread=not whole):
         model = RewardModel.from_base(
             config.base_model, config.head, dtype=loaded_dtype(config, whole=whole),
             attn_implementation=usable_attention(
@@ -132,10 +132,11 @@ def _check_kept(config: TrainConfig) -> None:
 
 
 @contextmanager
-def _deepspeed(*, spread: bool) -> Iterator[None]:
-    """Within it transformers loads models as the DeepSpeed launch file says, with
-    ``zero3_init_flag`` sharded from the start. Without it, loading depends on whether training
-    arguments were made before, which differs between the first phase and later ones."""
+def deepspeed_loading(*, spread: bool) -> Iterator[None]:
+    """Context in which transformers loads models as the DeepSpeed launch file says, with
+    ``zero3_init_flag`` sharded from the start; whole if ``spread`` is False. Without it, loading
+    depends on whether training arguments were made before, which differs between the first phase
+    and later ones."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") != "true":
         yield
         return

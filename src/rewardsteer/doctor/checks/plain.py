@@ -9,6 +9,7 @@ import torch
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient, largest
+from rewardsteer.kernels.precision import exact
 from rewardsteer.models.heads import HEADS
 
 
@@ -87,7 +88,7 @@ def _logit(
     ones = [([1] * len(row), [0] * len(extra)) for row, extra in pairs]
     mask = torch.tensor([[*real, *extra] if side == "right" else [*extra, *real]
                          for real, extra in ones], device=model.device)
-    logits = model(input_ids=ids, attention_mask=mask).logits.double()
+    logits = exact(model(input_ids=ids, attention_mask=mask).logits)
     if next_token:
         return [float(logits[0, -2, ids[0, -1]])]
     return [float(value) for value in logits[:, 0]]

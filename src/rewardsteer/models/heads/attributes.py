@@ -35,12 +35,13 @@ class AttributesHead(ScalarHead):
         """Attributes ``[..., K]`` (float32 or wider) of the prefixes that end at hidden
         ``[..., D]``."""
         values: Tensor = self.projection(hidden)
-        return values
+        return values.to(hidden.device)
 
     def values(self, hidden: Tensor) -> Tensor:
         """Rewards ``[...]`` of the prefixes that end at hidden ``[..., D]``."""
         values = self.attributes(hidden)
-        return values @ self.weights.to(values)
+        # No matrix product, which autocast would round.
+        return (values * self.weights.to(values)).sum(dim=-1)
 
     @classmethod
     def attach(

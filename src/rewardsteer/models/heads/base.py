@@ -16,7 +16,7 @@ from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.loading import no_score
-from rewardsteer.models.placement import working_device
+from rewardsteer.models.placement import put_beside
 from rewardsteer.tensors import PairBatch, PolicyBackup, TokenStates
 
 
@@ -86,7 +86,7 @@ class Head:
         own = cls.build(config, cls.layer(model).in_features)
         if own is None:
             return None
-        return saved_own(folder, lambda _: own).to(working_device(cls.layer(model)))
+        return put_beside(cls.layer(model), saved_own(folder, lambda _: own))
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
@@ -138,7 +138,7 @@ class Head:
         if card is not None and card.head.kind == config.kind:
             return cls.restore(model, config, Path(source))
         own = cls.build(config, cls.layer(model).in_features)
-        return None if own is None else own.to(working_device(cls.layer(model)))
+        return None if own is None else put_beside(cls.layer(model), own)
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear, share
 from rewardsteer.models.heads.stacks import sized_stack
 from rewardsteer.models.loading import no_score
-from rewardsteer.models.placement import working_device
+from rewardsteer.models.placement import put_beside
 from rewardsteer.models.sharding import gathered
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ScalarHead(Head):
     def values(self, hidden: Tensor) -> Tensor:
         """Rewards ``[...]`` (float32 or wider) of the prefixes that end at hidden ``[..., D]``."""
         rewards: Tensor = self.projection(hidden).squeeze(-1)
-        return rewards
+        return rewards.to(hidden.device)
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """See `values`; the states include the tokens."""
@@ -60,7 +60,7 @@ class ScalarHead(Head):
                 f"The MLP head {folder / VALUE_HEAD} is of another size: it leads from "
                 f"{first.in_features} numbers to {last.out_features}, expected {size} to 1."
             )
-        return cast(nn.Module, own.to(working_device(cls.layer(model))))
+        return put_beside(cls.layer(model), own)
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:

@@ -20,7 +20,7 @@ from rewardsteer.models.heads.projection import (
     open_vocabulary,
 )
 from rewardsteer.models.logits import check_saved
-from rewardsteer.models.placement import working_device
+from rewardsteer.models.placement import put_beside
 from rewardsteer.tensors import PolicyBackup
 
 
@@ -68,7 +68,7 @@ class VocabularyHead(Head):
         if config.layers == "linear":
             return None
         own = saved_own(folder, lambda state: sized_own(config, state))
-        return own.to(working_device(cls.layer(model)))
+        return put_beside(cls.layer(model), own)
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
@@ -108,7 +108,7 @@ class VocabularyHead(Head):
         install_projection(model)
         if card is not None and card.head.kind == config.kind:
             return cls.restore(model, config, Path(source))
-        return own.to(working_device(cls.layer(model)))
+        return put_beside(cls.layer(model), own)
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
@@ -161,7 +161,8 @@ class VocabularyHead(Head):
         return self.vocabulary_size if count is None else count
 
     def _read(self, hidden: Tensor, read: str, **options: Any) -> Tensor:
-        return cast(Tensor, self.projection(hidden, read, **options))
+        # Under a device map the layer may lie on another device than the states.
+        return cast(Tensor, self.projection(hidden, read, **options)).to(hidden.device)
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""

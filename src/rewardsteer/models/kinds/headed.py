@@ -16,7 +16,7 @@ from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.custom_code import code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.loading import load_base, refuse_absent, refuse_pickles
-from rewardsteer.models.placement import placed, working_device
+from rewardsteer.models.placement import placed, put_beside, working_device
 from rewardsteer.models.reward_model import RewardModel
 
 # Names under which published code keeps the backbone; transformers has one per architecture.
@@ -94,13 +94,12 @@ def _install(base: Any, layers: list[Layer], module: nn.Module | None) -> nn.Mod
             f"The head takes states of {layers[0].weight.shape[1]} numbers, the backbone gives "
             f"{size}."
         )
-    place = working_device(base.score)
     if module is not None:
-        return module.to(place)
+        return put_beside(base.score, module)
     if len(layers) > 1 or layers[0].bias is not None:
-        return as_module(layers).to(place)
+        return put_beside(base.score, as_module(layers))
     score = share(WideLinear, base.score)
-    score.weight = nn.Parameter(layers[0].weight.to(place))
+    score.weight = nn.Parameter(layers[0].weight.to(working_device(base.score)))
     base.score = score
     return None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.decoding.likelihoods import without_nan
 from rewardsteer.decoding.memory import out_of_memory, translate_oom
+from rewardsteer.kernels.precision import exact
 from rewardsteer.models.batching import left_pad
 from rewardsteer.models.causal import log_probabilities
 from rewardsteer.models.prefix_reader import PrefixReader
@@ -94,4 +95,4 @@ def _of_tokens(logits: Tensor, tokens: Sequence[int]) -> float:
     """Summed log-probability (nats) of tokens, given the logits ``[T, V]`` before each."""
     chosen = torch.tensor(tokens, device=logits.device)[:, None]
     values = logits.float().log_softmax(dim=-1).gather(1, chosen)
-    return float(values.double().sum())
+    return float(exact(values).sum())
