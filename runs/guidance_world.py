@@ -17,8 +17,8 @@ from guidance_laws import Way, distances, read_ways, threshold_for
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
+from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.decoding.requests import Request
-from rewardsteer.evaluation.entries import prompts_as_read
 from rewardsteer.evaluation.guide import evaluate_guide
 from rewardsteer.outputs import read_json, write_json
 from rewardsteer.records import Generation

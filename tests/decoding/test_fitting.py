@@ -6,12 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.default_method import default_method, foreign_method
 from rewardsteer.decoding.engines.vllm_engine import check_supported
 from rewardsteer.decoding.fitting import (
     adding_methods,
     check_scorer,
-    default_method,
-    foreign_method,
     goal_methods,
     listed,
     methods_for,

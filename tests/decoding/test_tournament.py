@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from rewardsteer import RewardModel, Steerer
 from rewardsteer.cli.main import app
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.fitting import method_of, methods_for
+from rewardsteer.decoding.default_method import method_of
+from rewardsteer.decoding.fitting import methods_for
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.models.kinds import load_scorer

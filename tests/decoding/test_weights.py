@@ -15,7 +15,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.guides.args import Args
 from rewardsteer.decoding.guides.farma import Farma
-from rewardsteer.decoding.guides.weights import Weight, floor_unknown, kl_strength
+from rewardsteer.decoding.guides.kl_strength import kl_strength
+from rewardsteer.decoding.guides.weights import Weight, floor_unknown
 from rewardsteer.decoding.methods import adds_rewards
 from rewardsteer.decoding.processor import GuideProcessor
 from rewardsteer.errors import ConfigError

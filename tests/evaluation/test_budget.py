@@ -18,9 +18,9 @@ from rewardsteer.evaluation.budget import (
     Sizes,
     best_within,
     equivalent_tokens,
-    own_rewards,
     relative_sizes,
 )
+from rewardsteer.evaluation.own_rewards import own_rewards
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer

@@ -11,9 +11,10 @@ from rewardsteer.decoding.engines.choice import EngineChoice
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.evaluation.budget import Budget
-from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.policies import ComparedPolicy
+from rewardsteer.evaluation.record_files import read_records
 from tests.decoding.completions_server import CompletionsServer
 from tests.decoding.test_generate import make_policy, make_scorer
 from tests.fakes import save_tiny

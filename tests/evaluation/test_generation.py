@@ -17,10 +17,11 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.divergence import response_kl
-from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.preference import evaluate_preference
+from rewardsteer.evaluation.record_files import read_records
 from rewardsteer.evaluation.statistics import difference_p_value, holm, paired_difference
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig

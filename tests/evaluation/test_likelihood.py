@@ -9,8 +9,8 @@ import torch
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.decoding.requests import Request
-from rewardsteer.evaluation.entries import prompts_as_read
 from rewardsteer.evaluation.overoptimization import best_of_n_bound
 from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.causal import log_probabilities

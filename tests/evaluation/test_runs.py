@@ -10,8 +10,9 @@ from rewardsteer.cli.main import app
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.policies import ComparedPolicy
+from rewardsteer.evaluation.record_files import read_records
 from rewardsteer.evaluation.runs import compare_seeds, over_runs
 from rewardsteer.evaluation.statistics import holm, two_level
 from rewardsteer.records import Cost, EvalRecord, Generation

@@ -10,9 +10,10 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.divergence import response_kl
-from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.policies import ComparedPolicy
+from rewardsteer.evaluation.record_files import read_records
 from tests.evaluation.test_generation import world as world
 from tests.fakes import tiny_causal_lm
 

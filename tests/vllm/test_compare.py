@@ -11,7 +11,7 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 from rewardsteer import RewardModel, Steerer  # noqa: E402
 from rewardsteer.cli.main import app  # noqa: E402
 from rewardsteer.data.template import Template  # noqa: E402
-from rewardsteer.evaluation.entries import read_records  # noqa: E402
+from rewardsteer.evaluation.record_files import read_records  # noqa: E402
 from tests.vllm.models import make_requests, save_models, write_prompts  # noqa: E402
 
 REQUESTS = make_requests(4, 30)

@@ -4,12 +4,12 @@ import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.api.inputs import as_json_lines, as_prompts
 from rewardsteer.api.reward_model import RewardModel, as_reward_model
+from rewardsteer.api.table import Table
 from rewardsteer.configuration import load_config
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources import held_out_rows, only_pairs
@@ -20,56 +20,12 @@ from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.models.batching import check_batch_size
 from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.quiet import quiet_calls
-from rewardsteer.reports.tables import markdown, preference_groups
+from rewardsteer.reports.tables import preference_groups
 
 if TYPE_CHECKING:
-    import pandas as pd
 
     from rewardsteer.api.steerer import Steerer
     from rewardsteer.evaluation.entries import Entry
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of figures.
-
-    Attributes:
-        title: subject of the figures.
-        rows: name of a row → name of a figure → value.
-    """
-
-    title: str
-    rows: Mapping[str, Mapping[str, Any]]
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """A data frame with one row per name."""
-        import pandas as pd
-
-        return pd.DataFrame.from_dict({name: dict(row) for name, row in self.rows.items()},
-                                      orient="index")
-
-    def to_markdown(self) -> str:
-        """A Markdown table, with a dash for figures that were not measured."""
-        columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
-        return markdown(["", *columns], [
-            [name, *(_cell(row.get(column)) for column in columns)]
-            for name, row in self.rows.items()
-        ])
-
-    def __getitem__(self, name: str) -> Mapping[str, Any]:
-        return self.rows[name]
-
-    def __str__(self) -> str:
-        return f"{self.title}\n\n{self.to_markdown()}"
-
-    def _repr_html_(self) -> str:
-        return str(self.to_pandas().to_html())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @quiet_calls

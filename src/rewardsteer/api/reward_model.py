@@ -230,7 +230,7 @@ class RewardModel:
 
     def default_method(self) -> str:
         """Name of the decoding method that the model was trained for; the reason is logged."""
-        from rewardsteer.decoding.fitting import log_choice, method_of
+        from rewardsteer.decoding.default_method import log_choice, method_of
 
         return log_choice(method_of(self.scorer))
 

@@ -11,9 +11,10 @@ from rewardsteer.api.reward_model import as_reward_model
 from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.default_method import WITHOUT_REWARD_MODEL, log_choice
 from rewardsteer.decoding.engines.choice import HERE, EngineChoice
 from rewardsteer.decoding.engines.registry import ENGINES
-from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, check_gate, log_choice
+from rewardsteer.decoding.fitting import check_gate
 from rewardsteer.decoding.methods import (
     accepts_goal,
     needs_goal,
@@ -27,8 +28,8 @@ from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Generation, Prompt
 
 if TYPE_CHECKING:
-    from rewardsteer.api.evaluation import Table
     from rewardsteer.api.inspecting import Inspected
+    from rewardsteer.api.table import Table
     from rewardsteer.decoding.generate import Watch
     from rewardsteer.decoding.requests import Request
     from rewardsteer.goals.goal_state import GoalState

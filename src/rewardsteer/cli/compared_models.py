@@ -29,7 +29,7 @@ def load_compared(
         of_judge: kind of the first judge, or None, and its options.
         budget: whether methods choose among responses by their reward models.
     """
-    from rewardsteer.decoding.ensemble import FolderScorer
+    from rewardsteer.decoding.folder_scorer import FolderScorer
     from rewardsteer.decoding.methods import compares, is_guide
     from rewardsteer.devices import parse_dtype
     from rewardsteer.models.kinds import load_scorer

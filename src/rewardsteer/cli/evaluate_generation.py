@@ -211,8 +211,8 @@ def _compare(
     """Run the comparison, write its files and print its tables."""
     from rewardsteer.data.template import stored_template
     from rewardsteer.evaluation.checks import check_run
-    from rewardsteer.evaluation.entries import Run
     from rewardsteer.evaluation.generation import compare
+    from rewardsteer.evaluation.judged_run import Run
     from rewardsteer.evaluation.statistics import over
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
     from rewardsteer.progress import stages

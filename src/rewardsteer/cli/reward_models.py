@@ -10,7 +10,7 @@ from rewardsteer.decoding.engines.choice import EngineChoice
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
-    from rewardsteer.decoding.fitting import Choice
+    from rewardsteer.decoding.default_method import Choice
     from rewardsteer.goals.goal_state import GoalState
 
 
@@ -81,16 +81,16 @@ def _default_method(
     reward_model: str | None, kind: str | None, abilities: Collection[str] | None
 ) -> "Choice":
     # A reward model from elsewhere does not record the method that it was trained for.
-    from rewardsteer.decoding import fitting
+    from rewardsteer.decoding import default_method
     from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.kinds import KINDS
 
     if reward_model is None:
-        return fitting.WITHOUT_REWARD_MODEL
+        return default_method.WITHOUT_REWARD_MODEL
     found = _kind_of(reward_model, kind)
     if found in _WITH_CARDS:
-        return fitting.default_method(read_card(Path(reward_model)), abilities)
-    return fitting.foreign_method(found, compares=KINDS.get(found).compares)
+        return default_method.default_method(read_card(Path(reward_model)), abilities)
+    return default_method.foreign_method(found, compares=KINDS.get(found).compares)
 
 
 def load_reward_models(
@@ -103,7 +103,8 @@ def load_reward_models(
     the engine, only its folder is read. ``of_kind`` has the kind, or None, and its options."""
     from types import SimpleNamespace
 
-    from rewardsteer.decoding.ensemble import FolderScorer, combined
+    from rewardsteer.decoding.ensemble import combined
+    from rewardsteer.decoding.folder_scorer import FolderScorer
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.decoding.methods import compares, is_guide, judges_whole
     from rewardsteer.devices import parse_dtype

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rewardsteer.decoding.token_stream import UNFINISHED
 from rewardsteer.errors import DataError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
@@ -16,13 +17,10 @@ from rewardsteer.records import Prompt
 if TYPE_CHECKING:
     from rewardsteer.decoding.sample import Encoded, Sample
 
-# Decoded form of an incomplete character.
-_UNFINISHED = "\ufffd"
-
 
 def whole_characters(text: str) -> str:
     """A growing text without an incomplete last character, of which bytes are still missing."""
-    return text.rstrip(_UNFINISHED)
+    return text.rstrip(UNFINISHED)
 
 
 @dataclass(eq=False)

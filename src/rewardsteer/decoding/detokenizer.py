@@ -8,13 +8,8 @@ change it, and never while it may be part of a stop string.
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
-
 from rewardsteer.data.template import Template
-
-# Decoded form of an incomplete character.
-_UNFINISHED = "\ufffd"
-_INVALID = "Invalid prefix"
+from rewardsteer.decoding.token_stream import UNFINISHED, VERBATIM, open_stream
 
 
 class IncrementalDetokenizer:
@@ -41,10 +36,10 @@ class IncrementalDetokenizer:
         self._include_stop = include_stop
         self._opening, _, self._closing = template.response.partition("{response}")
         self._context = list(prompt_ids)
-        if tokenizer.decode(self._context, **_OPTIONS).endswith(_UNFINISHED):
+        if tokenizer.decode(self._context, **VERBATIM).endswith(UNFINISHED):
             # The response begins within a character of the prompt, so it is a text of its own.
             self._context = []
-        self._stream = _stream(tokenizer, self._context)
+        self._stream = open_stream(tokenizer, self._context)
         self._lead = ""
         self._text = ""
         self._min_tokens, self._unsearched = min_tokens, 0
@@ -80,11 +75,11 @@ class IncrementalDetokenizer:
     def kept(self, token_ids: Sequence[int]) -> list[int]:
         """Tokens of the emitted text where a stop string has cut it: all tokens before the cut,
         and, if the cut divides a token, its first part tokenized again."""
-        before = self._tokenizer.decode(self._context, **_OPTIONS)
+        before = self._tokenizer.decode(self._context, **VERBATIM)
         written = self._lead + self.text
         for count in range(len(token_ids), -1, -1):
             some = list(token_ids[:count])
-            whole = self._tokenizer.decode([*self._context, *some], **_OPTIONS)
+            whole = self._tokenizer.decode([*self._context, *some], **VERBATIM)
             inner = whole[len(before) :] if whole.startswith(before) else whole
             if not written.startswith(inner):
                 continue
@@ -137,67 +132,16 @@ class IncrementalDetokenizer:
         return min(waiting, max([len(self._closing), *(len(stop) for stop in self._stops)]))
 
 
-class _Stream:
-    """Text of tokens that come one at a time, where the tokenizer is not one of `tokenizers`."""
-
-    def __init__(self, tokenizer: Any, context: Sequence[int]) -> None:
-        self._tokenizer, self._ids = tokenizer, list(context)
-        self._given = len(tokenizer.decode(self._ids, **_OPTIONS))
-
-    def step(self, token: int) -> str:
-        """New text after another token; none while a character is unfinished."""
-        self._ids.append(token)
-        text: str = self._tokenizer.decode(self._ids, **_OPTIONS)
-        if text.endswith(_UNFINISHED):
-            return ""
-        piece, self._given = text[self._given :], max(self._given, len(text))
-        return piece
-
-
-class _FastStream:
-    """As `_Stream`, by `tokenizers.decoders.DecodeStream`, which decodes only the last few
-    tokens."""
-
-    def __init__(self, backend: Any, context: Sequence[int]) -> None:
-        self._backend = backend
-        self._stream = DecodeStream(ids=list(context), skip_special_tokens=True)
-        # Tokens whose text has not come yet.
-        self._held: list[int] = []
-
-    def step(self, token: int) -> str:
-        """New text after another token; none while a character is unfinished."""
-        self._held.append(token)
-        try:
-            piece: str = self._stream.step(self._backend, token) or ""
-        except Exception as error:  # The library raises nothing more specific.
-            if not str(error).startswith(_INVALID):
-                raise
-            # Bytes that are no character, which change how those before them are decoded.
-            piece = self._backend.decode(self._held, skip_special_tokens=True)
-            self._stream = DecodeStream(ids=self._held, skip_special_tokens=True)
-        if piece:
-            self._held = []
-        return piece
-
-
-def _stream(tokenizer: Any, context: Sequence[int]) -> _Stream | _FastStream:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return _Stream(tokenizer, context) if backend is None else _FastStream(backend, context)
-
-
-_OPTIONS = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-
-
 def response_text(
     tokenizer: Any, prompt_ids: Sequence[int], response_ids: Sequence[int], template: Template
 ) -> str:
     """A response without what the template puts around it. It is decoded behind its prompt: some
     tokenizers drop the space before a text's first word."""
-    before = tokenizer.decode(list(prompt_ids), **_OPTIONS)
-    whole = tokenizer.decode([*prompt_ids, *response_ids], **_OPTIONS)
+    before = tokenizer.decode(list(prompt_ids), **VERBATIM)
+    whole = tokenizer.decode([*prompt_ids, *response_ids], **VERBATIM)
     text: str = (
         whole[len(before) :] if whole.startswith(before)
-        else tokenizer.decode(list(response_ids), **_OPTIONS)
+        else tokenizer.decode(list(response_ids), **VERBATIM)
     )
     opening, _, closing = template.response.partition("{response}")
     return text.removeprefix(opening).removesuffix(closing)

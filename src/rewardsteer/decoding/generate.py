@@ -9,12 +9,13 @@ from typing import Any
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import adapted, shares_tokens
+from rewardsteer.decoding.default_method import method_of
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Engine, Outcome
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.fitting import check_gate, method_of
+from rewardsteer.decoding.fitting import check_gate
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS, accepts_goal
@@ -25,7 +26,8 @@ from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.decoding.second_models import check_drafter, check_scout
 from rewardsteer.decoding.strategies.base import Direct, Strategy
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Cost, Generation, Prompt

@@ -8,6 +8,7 @@ from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.crossing import writer_between
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError, RewardsteerError
 
@@ -104,3 +105,21 @@ def check_lengths(
                     f"{config.max_new_tokens} it exceeds the {limit} that the {reader} can read. "
                     "Shorten the prompt or lower max_new_tokens."
                 )
+
+
+def prompts_as_read(
+    requests: Sequence[Request], tokenizer: Any, scorer: Any, template: Template | None
+) -> dict[str, list[int]]:
+    """Token ids of prompts by request, as `rewardsteer.decoding.generate.generate_by` reads them.
+
+    Args:
+        requests: the prompts.
+        tokenizer: the policy's.
+        scorer: the reward model that guides, or None. The template of one with another tokenizer
+            is not used.
+        template: how prompts are written; None: see `writer_between`.
+    """
+    template, renderer = writer_between(template, tokenizer, scorer)
+    return {
+        request.id: encode_request(request, template, renderer, tokenizer) for request in requests
+    }

@@ -8,8 +8,8 @@ from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.registry import ABILITIES, MEANINGS, check_abilities
-from rewardsteer.decoding.ensemble import FolderScorer
 from rewardsteer.decoding.fitting import check_gate, drafted_methods
+from rewardsteer.decoding.folder_scorer import FolderScorer
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import load_tokenizer

@@ -17,9 +17,11 @@ from rewardsteer.demo.reward_models import load_all, plans
 from rewardsteer.demo.rows import GUIDED, Row, all_rows, cards_row, guided_row, settings_of
 from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, known_questions
 from rewardsteer.evaluation.budget import Budget
-from rewardsteer.evaluation.entries import Entry, Judge, Run, read_records
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.judged_run import Run
 from rewardsteer.evaluation.policies import ComparedPolicy
+from rewardsteer.evaluation.record_files import read_records
 from rewardsteer.evaluation.statistics import auroc_interval, share
 from rewardsteer.goals.files import load_goal
 from rewardsteer.models.checkpoint import load_tokenizer

@@ -8,9 +8,9 @@ from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.demo.config import DemoConfig
-from rewardsteer.evaluation.entries import read_records
 from rewardsteer.evaluation.inspection import FilterRule, as_read, inspect_completion
 from rewardsteer.evaluation.inspection_records import Inspection
+from rewardsteer.evaluation.record_files import read_records
 from rewardsteer.goals.files import load_goal
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import write_text

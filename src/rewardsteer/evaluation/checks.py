@@ -6,9 +6,11 @@ from typing import Any
 
 from rewardsteer.decoding.crossing import shares_tokens
 from rewardsteer.decoding.engines.choice import HERE
+from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.budget import Budget
-from rewardsteer.evaluation.entries import Entry, Run, policy_sizes, prompts_as_read
+from rewardsteer.evaluation.entries import Entry
+from rewardsteer.evaluation.judged_run import Run
 from rewardsteer.models.compatibility import check_head, reads_tokens, shown_name
 from rewardsteer.models.heads import CLASSIFIER_HEAD
 from rewardsteer.models.pair_scorer import PairScorer, no_reward
@@ -72,7 +74,7 @@ def _check_ids(run: Run, given: str, scorer: Any) -> None:
 
 
 def _check_sizes(run: Run, entry: Entry) -> None:
-    if any(math.isnan(size) for size in policy_sizes(run.policy, entry)):
+    if any(math.isnan(size) for size in run.policy.sizes(entry)):
         raise ConfigError(
             "A budget of tokens counts those of each model by its size relative to the policy's, "
             f"and the sizes of the policies of {entry.label!r} are not known behind an address; "

@@ -1,6 +1,6 @@
 """Methods on common prompts: generate responses, judge them, and compare with a baseline method.
 
-    OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.entries`
+    OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.judged_run`
     OUT/judge.jsonl     verdicts of a language model on pairs of responses
     OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
                         labels of methods that differ by weight alone, ``weights`` theirs;
@@ -19,14 +19,16 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.crossing import adapted
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import is_best_of_n
+from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.decoding.requests import Request
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.checks import check_divergence, check_labels, check_run
 from rewardsteer.evaluation.data_notes import record_notes
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
-from rewardsteer.evaluation.entries import Entry, Judge, Run, prompts_as_read
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.judge import win_rates
+from rewardsteer.evaluation.judged_run import Run
 from rewardsteer.evaluation.overoptimization import best_of_n_bound, weight_peaks
 from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.statistics import (

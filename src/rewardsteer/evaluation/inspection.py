@@ -14,11 +14,11 @@ from rewardsteer.data.sources.files import well_formed
 from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method, generate, require_answers
+from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.strategies.early_rejection import crossings
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
-from rewardsteer.evaluation.entries import prompts_as_read
 from rewardsteer.evaluation.inspected_columns import Columns, token_texts
 from rewardsteer.evaluation.inspection_records import FilterStop, InspectedToken, Inspection
 from rewardsteer.goals.goal_state import GoalState

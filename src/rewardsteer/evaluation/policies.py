@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
-from rewardsteer.decoding.engine import Encoded, Engine
+from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.choice import HERE, EngineChoice
 from rewardsteer.decoding.generate import Method, checked
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded
+from rewardsteer.evaluation.budget import Sizes, relative_sizes
 from rewardsteer.models.causal import Row, log_probabilities, parameter_count
 
 if TYPE_CHECKING:
@@ -140,6 +142,16 @@ class ComparedPolicy:
         if choice.by_address and not (where and Path(where).is_dir()):
             return math.nan
         return parameter_count(str(where))
+
+    def sizes(self, entry: "Entry") -> Sizes:
+        """Sizes of an entry's models in units of the policy's; NaN where a size is not known."""
+        scorer = entry.method().scorer
+        if scorer is None and entry.drafter is None and entry.scout is None:
+            return Sizes()
+        return relative_sizes(
+            self.parameters(), scorer, scout=entry.scout,
+            drafter=0.0 if entry.drafter is None else self.parameters(entry.drafter),
+        )
 
 
 async def _told(engine: Engine, prompt: list[int], response: list[int]) -> float:

@@ -34,6 +34,11 @@ def load_records(place: Path, kind: type[R], name: str) -> list[R]:
         raise DataError(f"{place} holds a line that is no {name}: {error}") from error
 
 
+def read_records(place: Path) -> dict[str, EvalRecord]:
+    """Records by prompt id, after cutting off a torn last line; none without a file."""
+    return {one.generation.id: one for one in load_records(place, EvalRecord, "evaluation record")}
+
+
 def finished_summary(folder: Path) -> dict[str, Any]:
     """``summary.json`` of a comparison.
 
@@ -54,12 +59,11 @@ def records_by_method(folder: Path, summary: Mapping[str, Any]) -> RecordsByMeth
     """
     found: RecordsByMethod = {}
     for label in summary["methods"]:
-        records = load_records(folder / file_name(label), EvalRecord, "evaluation record")
+        records = read_records(folder / file_name(label))
         if not records:
             raise DataError(
                 f"Expected the answers of {label!r} in {folder}, found none; give the folder as "
                 "'evaluate generation' wrote it."
             )
-        last = {one.generation.id: one for one in records}
-        found[label] = [last[key] for key in sorted(last)]
+        found[label] = [records[key] for key in sorted(records)]
     return found

@@ -25,14 +25,16 @@ from rewardsteer.serving.replies import (
     ChatReply,
     CompletionReply,
     Health,
-    InfinityClassReply,
     ModelData,
     ModelList,
+    TokenizeReply,
+)
+from rewardsteer.serving.reward_replies import (
+    InfinityClassReply,
     PoolingReply,
     RemoteRewardReply,
     RerankReply,
     RewardsReply,
-    TokenizeReply,
 )
 from rewardsteer.serving.service import Service
 

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 
 from rewardsteer.serving.errors import bad_request
-from rewardsteer.serving.replies import (
+from rewardsteer.serving.reward_replies import (
     ClassData,
     DocumentText,
     InfinityClassReply,

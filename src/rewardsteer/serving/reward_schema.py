@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from rewardsteer.serving.fields import RequestModel, Text, Tokens
-from rewardsteer.serving.schema import ChatMessage
+from rewardsteer.serving.messages import ChatMessage
 
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 Name = Annotated[str, Field(max_length=1024)]

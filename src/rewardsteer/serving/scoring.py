@@ -10,12 +10,17 @@ from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.generation import texts_of
+from rewardsteer.serving.messages import ChatMessage
 from rewardsteer.serving.models import ServedModels
-from rewardsteer.serving.replies import RemoteRewardReply, RewardData, RewardsReply, RewardUsage
 from rewardsteer.serving.reward_reading import RewardReader
+from rewardsteer.serving.reward_replies import (
+    RemoteRewardReply,
+    RewardData,
+    RewardsReply,
+    RewardUsage,
+)
 from rewardsteer.serving.reward_schema import RemoteRewardRequest, RewardsRequest
 from rewardsteer.serving.rewards import Reward, RewardJob
-from rewardsteer.serving.schema import ChatMessage
 from rewardsteer.serving.service import Service
 
 

@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template, stored_template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.default_method import WITHOUT_REWARD_MODEL, default_method
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import check_device, for_cpus
-from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, default_method
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.serving.vllm_template import chat_template

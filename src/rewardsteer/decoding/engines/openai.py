@@ -19,7 +19,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.endpoint import NAMED_BY_ID, Endpoint
-from rewardsteer.decoding.engines.openai_guided import GuidedRows, GuidedSample
+from rewardsteer.decoding.engines.openai_guided import GuidedSample
+from rewardsteer.decoding.engines.openai_rows import GuidedRows
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.weights import Weight

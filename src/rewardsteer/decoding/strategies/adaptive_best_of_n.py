@@ -4,7 +4,8 @@ from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import expected_gain, without_length
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 
 
 class AdaptiveBestOfN(Strategy):

@@ -16,7 +16,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.sample import Encoded
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import require_goal
 from rewardsteer.models.compatibility import reads_tokens, shown_name

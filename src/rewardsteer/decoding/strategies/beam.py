@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.steps import (
     Judged,
     RankedSearch,

@@ -3,7 +3,8 @@
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 
 
 class BestOfN(Strategy):

@@ -8,7 +8,8 @@ from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample, Stop
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.errors import ConfigError
 
 

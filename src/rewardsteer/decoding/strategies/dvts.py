@@ -4,7 +4,8 @@ from asyncio import gather
 
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.steps import Judged, RankedSearch, best_of, distinct
 
 

@@ -9,7 +9,8 @@ from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.early_rejection import load_rule, rejection_rule
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.votes import Vote, final_answer
 from rewardsteer.errors import MismatchError
 

@@ -9,7 +9,8 @@ from rewardsteer.decoding.likelihoods import Likelihoods
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.choosing import shares
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.two_policies import TwoPolicies
 
 # Stands in for log 0, with which no share could be computed.

@@ -4,7 +4,8 @@ Adaptive-Consistency."""
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.votes import Vote, final_answer
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.sampling import row_generator
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.steps import StepSearch
 from rewardsteer.decoding.strategies.votes import final_answer
 from rewardsteer.errors import MismatchError

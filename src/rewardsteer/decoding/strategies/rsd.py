@@ -3,7 +3,8 @@ the reward model turns down (arXiv 2501.19324)."""
 
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 from rewardsteer.decoding.strategies.two_policies import TwoPolicies
 
 

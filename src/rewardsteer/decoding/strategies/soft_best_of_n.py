@@ -5,7 +5,8 @@ from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import shares, without_length
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 
 
 class SoftBestOfN(Strategy):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 
 
 class SpeculativeRejection(Strategy):

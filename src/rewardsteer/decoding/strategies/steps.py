@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.sample import Sample, Stop
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine
+from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
 
 # The normal distribution's 95th percentile.
 _ONE_SIDED = 1.6449
