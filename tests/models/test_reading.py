@@ -26,7 +26,8 @@ def make(folder, kind="llama", head="scalar", dtype=torch.float64, **config):
     base = save_tiny(folder / kind, kind)
     torch.manual_seed(1)
     model = RewardModel.from_base(
-        base, HeadConfig(kind="scalar" if head == "scalar" else "vocabulary"), dtype=dtype
+        base, HeadConfig(kind="scalar" if head == "scalar" else "vocabulary"), dtype=dtype,
+        attn_implementation="sdpa",  # eager masks in float64 with numbers that float32 lacks
     )
     for name, value in config.items():
         setattr(model.backbone.config, name, value)

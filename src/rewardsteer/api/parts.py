@@ -7,6 +7,7 @@ from typing import Any
 from rewardsteer.api.reward_model import RewardModel, as_reward_model
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.attention import warn_of_caps
 
 
 def reward_models_of(given: Any) -> list[RewardModel]:
@@ -57,6 +58,7 @@ def load_policy_of(policy: Any, engine: str, device: str, dtype: Any) -> Any:
     from rewardsteer.decoding.policy import load_policy
 
     if not isinstance(policy, str | Path):
+        warn_of_caps(policy)
         return policy
     if engine != "transformers":
         return str(policy)

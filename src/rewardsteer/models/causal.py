@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.attention import with_caps_of
 from rewardsteer.models.backbone import accepts
 from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.loading import refuse_absent
@@ -88,7 +89,7 @@ def load_causal(
     """
     from transformers import AutoModelForCausalLM
 
-    where, options = placed(source, device, options)
+    where, options = placed(source, device, with_caps_of(str(source), options))
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             str(source), dtype=dtype or "auto", output_loading_info=True,

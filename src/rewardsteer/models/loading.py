@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.attention import with_caps
 from rewardsteer.models.backbone import classifier_config
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.places import no_model
@@ -43,7 +44,7 @@ def load_base(
         if known:
             return kind.from_pretrained(
                 str(source), output_loading_info=True,
-                **({"config": config} if classifier else {}), **options,
+                **({"config": config} if classifier else {}), **with_caps(options, config),
             )
     except CheckpointError:
         raise

@@ -10,6 +10,7 @@ from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient, largest
 from rewardsteer.kernels.precision import exact
+from rewardsteer.models.attention import with_caps_of
 from rewardsteer.models.heads import HEADS
 
 
@@ -69,8 +70,9 @@ def _load(patient: Patient, *, next_token: bool) -> Any:
 
     kind: Any = AutoModelForCausalLM if next_token else AutoModelForSequenceClassification
     scorer: Any = patient.scorer
+    folder = str(patient.folder.path)
     model = kind.from_pretrained(
-        str(patient.folder.path), dtype=patient.dtype, trust_remote_code=False
+        folder, dtype=patient.dtype, trust_remote_code=False, **with_caps_of(folder, {})
     )
     return model.to(scorer.reward_model.device).eval()
 

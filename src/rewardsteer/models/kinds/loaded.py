@@ -8,6 +8,7 @@ from torch import nn
 from rewardsteer.data.sources.files import kind_of
 from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.attention import warn_of_caps
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, read_card
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import check_classifier
@@ -44,6 +45,7 @@ def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> S
             f"Expected a sequence classifier with one label, the loaded {name} has {labels}; save "
             "it and load the folder, which takes weights or an attribute for several labels."
         )
+    warn_of_caps(model)
     source = Path(str(getattr(model.config, "_name_or_path", "") or name))
     card = read_card(source) if (source / CARD).exists() else CheckpointCard(head=HeadConfig())
     if card.head != HeadConfig(init=card.head.init):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, DataError, RewardsteerError
+from rewardsteer.models.attention import with_caps_of
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.kinds.folder import FolderDescription
@@ -35,7 +36,7 @@ def load_parts(
         CheckpointError: it cannot be loaded, or lacks weights that would be drawn at random.
     """
     refuse_pickles(folder.path)
-    chosen, options = placed(folder.path, device, options)
+    chosen, options = placed(folder.path, device, with_caps_of(str(folder.path), options))
     try:
         model, found = auto_class.from_pretrained(
             str(folder.path), dtype=dtype or "auto", trust_remote_code=own_code,
