@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 
 from rewardsteer.data.collate import PairCollator, to_batch
@@ -162,6 +163,18 @@ def test_damaged_prepared_folder_is_named(tmp_path):
         load_manifest(tmp_path)
     with pytest.raises(DataError, match="not there"):
         load_set(tmp_path, "train", "full")
+
+
+def test_a_cache_that_cannot_be_written_is_not_taken_for_damaged_data(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", pairs(8))
+    prepare(config(path), character_tokenizer(), tmp_path / "out")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", f"{path}/cache")
+    with pytest.raises(OutputError, match=r"its cache .*a\.jsonl/cache: .*HF_DATASETS_CACHE"):
+        load_set(tmp_path / "out", "train", "full")
+    (tmp_path / "out" / "train" / "full.parquet").write_bytes(b"PAR1" + bytes(100))
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="cannot be read"):
+        load_set(tmp_path / "out", "train", "full")
 
 
 def graded_by_age(split, *, path=None, reading=None, rows=8):

@@ -399,3 +399,14 @@ def test_rows_that_preparation_leaves_out_are_told(world, tmp_path, caplog):
     data = {"sources": [{"name": "pairs", "path": str(tmp_path / "pairs.jsonl")}]}
     train(settings(world, prepared=None, data=data), tmp_path / "out")
     assert "Prepared 3 training and 1 test rows; others were left out (36 repeated)." in caplog.text
+
+
+def test_what_is_kept_when_the_model_cannot_be_written_is_told(world, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(RewardModel, "save_pretrained", full)
+    with pytest.raises(OutputError, match=r"out/model cannot be written .*the phases' weights are"):
+        train(settings(world), tmp_path / "out")
+    monkeypatch.undo()
+    assert (train(settings(world), tmp_path / "out", resume=True) / "config.json").exists()

@@ -23,15 +23,16 @@ of both responses (PARGS). One forward pass of a causal model covers every prefi
 need no rows of their own.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from rewardsteer.configuration import Config
-from rewardsteer.errors import DataError
+from rewardsteer.errors import DataError, OutputError
 from rewardsteer.faults import checked
-from rewardsteer.outputs import read_json
+from rewardsteer.outputs import read_json, reason
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -112,8 +113,10 @@ def load_set(folder: Path, split: str, name: str) -> Any:
 
     Raises:
         DataError: no such set, or the file is damaged.
+        OutputError: the cache of `datasets` cannot be written, which holds the rows that are
+            memory-mapped.
     """
-    from datasets import Dataset
+    import datasets
 
     place = folder / split
     paths = [place / f"{name}.parquet"]
@@ -128,8 +131,18 @@ def load_set(folder: Path, split: str, name: str) -> Any:
                 f"numbered files, it is not there{' as a whole' if paths else ''}."
             )
     try:
-        return Dataset.from_parquet([str(path) for path in paths])
+        return datasets.Dataset.from_parquet([str(path) for path in paths])
     except Exception as error:  # pyarrow raises several unrelated kinds
+        # `datasets` reports a failure to write its copy as one of reading.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError) and cause.errno is not None and os.access(paths[0], os.R_OK):
+            raise OutputError(
+                f"The library datasets cannot write its copy of {paths[0]} to its cache "
+                f"{datasets.config.HF_DATASETS_CACHE}: {reason(cause)}; name a folder with room in "
+                "the environment variable HF_DATASETS_CACHE."
+            ) from error
         raise DataError(f"The data file {paths[0]} cannot be read: {error}") from error
 
 

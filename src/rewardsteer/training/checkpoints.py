@@ -38,8 +38,13 @@ def engine(accelerator: Accelerator) -> str:
 
 
 @contextmanager
-def named_failure(what: str, kept: Path) -> Iterator[None]:
+def named_failure(what: str, kept: Path, left: str | None = None) -> Iterator[None]:
     """Turn a failure to write into one sentence that says what is left.
+
+    Args:
+        what: is being written.
+        kept: a folder on the same disk.
+        left: what is kept, as a clause; None: the newest checkpoint in ``kept``.
 
     Raises:
         OutputError: the disk is full, a quota is reached, the place went away.
@@ -48,7 +53,9 @@ def named_failure(what: str, kept: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         last = max(whole_checkpoints(kept), key=step_of, default=None)
-        left = "no earlier checkpoint is there" if last is None else f"{last} is kept"
+        left = left or (
+            "no earlier checkpoint is there" if last is None else f"{last} is kept"
+        )
         # With a full disk, torch only says that a file ended early.
         free = shutil.disk_usage(kept).free / 2**20
         raise OutputError(

@@ -278,5 +278,5 @@ def _finish(
     card = describe_training(config, load_manifest(data), state, chosen)
     # The model comes last: where it is, the run is done.
     write_json(out / "result.json", {"model": "model", "kept": chosen["folder"], "phases": state})
-    with named_failure(f"The model {out / 'model'}", out / chosen["folder"]):
+    with named_failure(f"The model {out / 'model'}", out, "the phases' weights are kept"):
         model.save_pretrained(out / "model", tokenizer, card)

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from rewardsteer.errors import OutputError
+from rewardsteer.outputs import reason, remedy
 from rewardsteer.progress import Stage, stages
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,10 @@ class LogLines(TrainerCallback):
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row, allow_nan=False) + "\n")
         except OSError as error:
-            raise OutputError(f"The log {self.path} cannot be written: {error}.") from error
+            raise OutputError(
+                f"The log {self.path} cannot be written: {reason(error)}; {remedy(error)}. "
+                "Finished phases and checkpoints are kept."
+            ) from error
 
 
 @contextmanager
