@@ -53,7 +53,7 @@ def test_overrides_reach_into_mappings_and_lists(tmp_path):
 @pytest.mark.parametrize(("override", "message"), [
     ("inner.rat=1", r"Unknown setting 'inner.rat'. Did you mean 'rate'"),
     ("parts.0.nam=1", "Unknown setting 'parts.0.nam'"),
-    ("parts.9.rate=1", "cannot be read"),
+    ("parts.9.rate=1", "names an item of a list that has fewer"),
     ("count=x", "'count' is wrong"),
     ("count", "dotted.name=value"),
 ])

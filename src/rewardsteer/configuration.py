@@ -115,6 +115,11 @@ def load_config(
         OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError,
         RecursionError,
     ) as error:
+        if isinstance(error, IndexError):
+            raise ConfigError(
+                f"{subject} names an item of a list that has fewer; give the whole list, as "
+                "name=[…]."
+            ) from error
         raise ConfigError(f"{subject} cannot be read: {_fault(error)}.") from error
     try:
         return kind.model_validate(values)

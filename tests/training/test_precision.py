@@ -111,9 +111,11 @@ def test_flash_attention_gives_way_to_sdpa_with_one_line(caplog, monkeypatch):
         assert usable_attention("flash_attention_2", "bf16") == "sdpa"
     assert caplog.text.count("cannot be used (there is no CUDA device)") == 1
     assert usable_attention(None, "bf16") is None
-    assert usable_attention("flex_attention", "fp32") == "flex_attention"
+    # On CPUs it has no backward pass.
+    assert usable_attention("flex_attention", "fp32") == "sdpa"
     # A GPU with and without the library.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert usable_attention("flex_attention", "fp32") == "flex_attention"
     for installed, kind, expected in (
         (True, "bf16", "flash_attention_2"), (True, "fp32", "sdpa"), (False, "bf16", "sdpa"),
     ):

@@ -14,6 +14,7 @@ from rewardsteer.errors import CheckpointError, ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import build_mlp, initialise_linear
 from rewardsteer.training import fit as fit_module
+from rewardsteer.training.arguments import training_arguments
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.rows import draw_prefixes, drop_too_long
 from rewardsteer.training.run import train
@@ -87,6 +88,11 @@ def test_a_wrong_setting_is_named_before_any_work(setting, said):
         load_config(TrainConfig, BARE, [setting])
 
 
+def test_words_that_yaml_reads_as_false_are_words_again():
+    config = load_config(TrainConfig, BARE, ["packing=off", "trainer.save_strategy=no"])
+    assert (config.packing, config.trainer["save_strategy"]) == ("off", "no")
+
+
 @pytest.mark.parametrize("field", ["save_steps", "eval_steps"])
 def test_minus_one_means_never_as_in_published_code(field):
     config = load_config(TrainConfig, BARE, [f"log.{field}=-1"])
@@ -158,6 +164,24 @@ def test_early_stopping_ends_a_phase(world, tmp_path):
     evaluated = [line for line in log_lines(tmp_path / "run") if "eval_accuracy" in line]
     # The first has nothing to be compared with; the second is no better by 2.
     assert len(evaluated) == 2
+
+
+def test_a_figure_that_no_evaluation_has_is_a_sentence(world, tmp_path):
+    config = short(world, trainer={"metric_for_best_model": "acuracy"})
+    with pytest.raises(ConfigError, match=r"no figure .* mean 'accuracy'.*Known: accuracy,"):
+        train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("figure", "higher"), [
+    ("accuracy", True), ("loss", False), ("eval_brier", False), ("constraint_violation", False),
+])
+def test_it_is_known_of_each_figure_which_direction_is_better(tmp_path, figure, higher):
+    config = TrainConfig.model_validate(BARE)
+    arguments = training_arguments(
+        tmp_path, config.optimiser, config.log, 0, evaluate=True,
+        trainer={"metric_for_best_model": figure, "save_strategy": "best"},
+    )
+    assert arguments.greater_is_better is higher
 
 
 def test_objects_and_classes_are_callbacks(world, tmp_path):

@@ -21,6 +21,8 @@ _SAME = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "gradient_checkpointing",
 )
+# Figures of evaluation of which transformers does not know that lower is better.
+_LOWER_IS_BETTER = ("brier", "constraint_violation", "lost_kl")
 # Processes that prepare batches for the training process.
 _WORKERS = 2
 
@@ -78,6 +80,8 @@ def training_arguments(
         "full_determinism": deterministic,
     }
     values |= trainer
+    if str(values["metric_for_best_model"]).removeprefix("eval_") in _LOWER_IS_BETTER:
+        values["greater_is_better"] = False
     if not evaluate:
         values["eval_strategy"] = "no"
     for name, place in (("eval", "log.eval_steps"), ("save", "log.save_steps")):

@@ -14,6 +14,7 @@ from rewardsteer.training.shared_config import (
     LearningRate,
     LogConfig,
     OptimiserConfig,
+    Packing,
     TrainerFields,
 )
 
@@ -135,7 +136,7 @@ class TrainConfig(Config):
     quantize: QuantizeSettings | None = None
     attn_implementation: str | None = None
     padding_side: Literal["right", "left"] = "right"
-    packing: Literal["auto", "off"] = "auto"
+    packing: Packing = "auto"
     disable_dropout: bool = True
     seed: Seed = 0
     deterministic: bool = False

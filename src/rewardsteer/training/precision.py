@@ -96,12 +96,13 @@ def keep_outputs_wide(accelerator: Any) -> None:
 
 
 def usable_attention(name: str | None, precision: str) -> str | None:
-    """The attention implementation to load a model with: the one that is asked for, or ``sdpa``
-    where flash attention is not installed, has no GPU, or would get float32."""
-    if name is None or not name.startswith("flash_attention"):
+    """The attention implementation to train a model with: the one that is asked for, or ``sdpa``
+    where flex or flash attention has no GPU, or flash attention is not installed or would get
+    float32."""
+    if name is None or not name.startswith(("flash_attention", "flex_attention")):
         return name
-    reason = _no_flash(name)
-    if reason is None and precision not in AUTOCAST:
+    reason = _no_kernel(name)
+    if reason is None and name.startswith("flash") and precision not in AUTOCAST:
         reason = "it takes bf16 and fp16 alone, and optimiser.precision is fp32"
     if reason is None:
         return name
@@ -109,7 +110,7 @@ def usable_attention(name: str | None, precision: str) -> str | None:
     return "sdpa"
 
 
-def _no_flash(name: str) -> str | None:
+def _no_kernel(name: str) -> str | None:
     from transformers import utils
 
     if not torch.cuda.is_available():

@@ -22,10 +22,16 @@ def _never(steps: Any) -> Any:
     return 0 if steps == -1 and not isinstance(steps, bool) else steps
 
 
+def _off(value: Any) -> Any:
+    """YAML reads a bare ``off`` as false."""
+    return "off" if value is False else value
+
+
 def _one_or_several(names: Any) -> Any:
     return [names] if isinstance(names, str | dict) else names
 
 
+Packing = Annotated[Literal["auto", "off"], BeforeValidator(_off)]
 Steps = Annotated[int, BeforeValidator(_never), Field(ge=0)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]

@@ -112,6 +112,8 @@ def check_trainer(values: Mapping[str, Any]) -> dict[str, Any]:
             usable = [one for one in known if one not in NAMED_HERE and one not in OWNED]
             hint = nearest(name, usable) or " See transformers.TrainingArguments."
             raise ValueError(f"TrainingArguments has no field {name!r}.{hint}")
+        if value is False and name.endswith("_strategy"):
+            value = "no"  # which YAML reads as false
         checked[name] = _typed(name, value, hints[name])
     return checked
 
