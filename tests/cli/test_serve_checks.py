@@ -96,11 +96,11 @@ def test_second_models_are_served(models, monkeypatch):
     done = serve(models, "--reward-model", "scalar", "--draft-model", "small", "--gate-model",
                  "vocabulary")
     assert done.exit_code == 0, done.output
-    assert {"rsd", "gsi"} <= set(served[0].methods)
+    assert {"rsd", "gsi"} <= set(served[0].methods.names)
     assert served[0].drafter.policy.config.model_type == "gpt2"
     gated = DecodingConfig(method="args", top_k=4, gate="kl", gate_threshold=0.1)
-    assert served[0].method(gated).scout.scorer.name == str(models / "vocabulary")
-    assert served[0].method(gated.model_copy(update={"gate": "first"})).scout is None
+    assert served[0].methods.build(gated).scout.scorer.name == str(models / "vocabulary")
+    assert served[0].methods.build(gated.model_copy(update={"gate": "first"})).scout is None
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -109,8 +109,10 @@ def test_second_models_are_served(models, monkeypatch):
     (("--gate-model", "scalar", "--reward-model", "scalar"), "vocabulary head"),
     (("--gate-model", "strange-reward", "--reward-model", "scalar"), "in the policy's tokens"),
     (("--draft-model", "absent/of/here", "--reward-model", "scalar"), "Expected a model folder"),
-    (("--draft-model", "small", "--reward-model", "vocabulary", "--engine", "vllm"),
-     "--draft-model is not for --engine vllm"),
+    (("--draft-model", "small", "--engine", "vllm"),
+     "serve with --engine transformers, or with --engine openai in front of a router (--base-url)"),
+    (("--gate-model", "vocabulary", "--reward-model", "vocabulary", "--engine", "vllm"),
+     "--gate-model is not for --engine vllm"),
 ])
 def test_second_models_that_cannot_be_served(models, monkeypatch, options, said):
     monkeypatch.setattr(

@@ -380,3 +380,13 @@ def test_a_stride_changes_nothing(scorer, monkeypatch):
             results = decode(policy, tokenizer, PROMPTS, make_method(config, scorer), config)
             found.append([one.token_ids for one in require_answers(results)])
         assert found[0] == found[1]
+
+
+def test_likelihoods_that_a_server_does_not_give_are_one_sentence():
+    async def asked(server):
+        engine = OpenAIEngine(Endpoint(server.url), TOKENIZER)
+        assert "likelihoods" not in engine.abilities
+        await engine.likelihoods(Encoded("p", [5, 6])).of([], [[7]])
+
+    with CompletionsServer() as server, pytest.raises(DataError, match="of 0 tokens, asked for"):
+        asyncio.run(asked(server))

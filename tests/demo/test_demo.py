@@ -27,6 +27,7 @@ from rewardsteer.demo.reward_models import Task, load_all, place_of, plans, trai
 from rewardsteer.demo.story import run_demo
 from rewardsteer.demo.world import draw_questions, make_pairs, sample_pairs
 from rewardsteer.errors import ConfigError, OutputError, RewardsteerError
+from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.models.checkpoint import load_tokenizer
 from tests.demo import calls
 
@@ -158,7 +159,7 @@ def test_processes_train_and_compare_alike(demo, tmp_path):
             out, tmp_path / "again", ignore=shutil.ignore_patterns("comparison")
         )
         scorers = load_all([plan.name for plan in plans(SMALL)], compared)
-        world = World(policy, tokenizer, scorers, SMALL, compared)
+        world = World(ComparedPolicy.loaded(policy, tokenizer), scorers, SMALL, compared)
         methods, budget, weights = compare_methods(
             world, both, goal_threshold=summary["goal"]["threshold"], announce=told.append
         )

@@ -15,7 +15,7 @@ from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.policies import ComparedPolicy
 from rewardsteer.evaluation.record_files import read_records
-from tests.decoding.completions_server import CompletionsServer
+from tests.decoding.completions_server import TOKENIZER, CompletionsServer
 from tests.decoding.test_generate import make_policy, make_scorer
 from tests.fakes import save_tiny
 from tests.serving.running import make_service, running
@@ -68,7 +68,7 @@ def test_figures_are_those_of_a_policy_in_this_process(url, policy, scorer, tmp_
     near = ComparedPolicy.loaded(*policy)
     right = compare(entries(scorer), near, REQUESTS, judge, tmp_path / "near", template=PLAIN)
     for label in ("none", "args"):
-        for name in ("reward", "reward_gain", "length", "rm_calls_per_token", "distinct_2"):
+        for name in ("reward", "reward_gain", "surprise", "length", "rm_calls_per_token"):
             assert found[label][name] == pytest.approx(right[label][name], abs=1e-5), name
         own, other = (
             read_records(tmp_path / place / f"{label}.jsonl") for place in ("far", "near")
@@ -133,6 +133,12 @@ def test_a_server_that_gives_texts_alone(scorer, tmp_path):
         Entry("best", DecodingConfig(method="best_of_n", n=2, max_new_tokens=8), scorer),
     ]
     with CompletionsServer() as server:
+        # With a tokenizer it gives token ids, but echoes no prompt, so likelihoods are not known.
+        with_ids = compare(
+            several, over(server.url, TOKENIZER), REQUESTS, Judge(scorer), tmp_path / "with_ids"
+        )
+        assert "reward" in with_ids["none"]
+        assert "surprise" not in with_ids["none"]
         found = compare(several, over(server.url), REQUESTS, Judge(scorer), tmp_path)
         ids = [Request(id="ids", prompt="", prompt_ids=[5, 6])]
         with pytest.raises(MismatchError, match=r"'ids' is given as token ids.*gives texts alone"):

@@ -1,6 +1,7 @@
 """A second policy that drafts, as another name at the address of the policy: two servers of this
 package behind one that passes requests on by the model's name."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -18,8 +19,11 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods
 from rewardsteer.decoding.generate import build_method, generate, generate_by
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.errors import ConfigError, MismatchError
+from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
@@ -132,6 +136,52 @@ def test_greedy_answers_are_those_of_the_transformers_engine(address, policies, 
     assert answers[0] != answers[1] != answers[2]
 
 
+def test_drafts_are_weighed_by_likelihoods_of_the_server(address, policies, scorer):
+    """gsi asks the policy's server about the drafted tokens."""
+    large, small = policies
+    settings = SETTINGS | {"method": "gsi", "mode": "greedy", "n": 1, "weight": 4.0}
+    seen = []
+    for threshold in (-1e9, middle(policies, scorer), 1e9):
+        config = DecodingConfig(**settings, accept_reward=threshold)
+        drafter = TransformersEngine(small, TOKENIZER)
+        known = list(generate(
+            large, TOKENIZER, PROMPTS, build_method(config, scorer, drafter=drafter), config
+        ))
+        engine, drafter = engines(address)
+        method = build_method(config, scorer, drafter=drafter)
+        found = list(generate_by(engine, PROMPTS, method, config))
+        for one, right in zip(found, known, strict=True):
+            assert one.error is None
+            assert one.token_ids == right.token_ids
+            assert one.reward == pytest.approx(right.reward, abs=1e-5)
+            assert one.cost.lm_calls == right.cost.lm_calls
+            # The policy's likelihoods of a draft are a forward pass besides.
+            assert one.cost.lm_forwards > one.cost.lm_calls
+            assert 0 < one.cost.draft_tokens < one.cost.lm_tokens
+        seen.append([one.token_ids for one in found])
+    assert seen[0] != seen[2]
+
+
+def test_likelihoods_are_those_of_the_policy(address, policies):
+    prompt, before = TOKENIZER.encode("Sum of 3"), TOKENIZER.encode("ab")
+    several = [[5, 6, 7], [5], [9, 8]]
+    plain = PolicyLikelihoods(PrefixReader(policies[0]), prompt)
+
+    async def asked():
+        engine, _ = engines(address)
+        told = engine.likelihoods(Encoded("p", prompt))
+        found = [await told.of(one, several) for one in ([], before)]
+        await engine.close()
+        return found, told.cost
+
+    found, cost = asyncio.run(asked())
+    for one, values in zip(([], before), found, strict=True):
+        assert values == pytest.approx(asyncio.run(plain.of(one, several)), abs=1e-5)
+    assert cost.lm_forwards == 6
+    assert cost.lm_tokens == 6 * len(prompt) + 3 * len(before) + 2 * 6
+    assert cost.seconds > 0
+
+
 def test_python_and_a_server_in_front(address, policies, scorer):
     threshold = middle(policies, scorer)
     known = [one.completion for one in greedy(policies, scorer, threshold)]
@@ -146,9 +196,7 @@ def test_python_and_a_server_in_front(address, policies, scorer):
         engine, TOKENIZER, scorer, DecodingConfig(method="best_of_n", top_k=0), limits,
         name="front", drafter=drafter,
     )
-    # gsi asks about given tokens, which no server of completions is asked for.
-    assert "rsd" in served.methods.names
-    assert "gsi" not in served.methods.names
+    assert {"rsd", "gsi"} <= set(served.methods.names)
     with running(Service(served, limits)) as (front, _):
         reply = httpx.post(f"{front}/v1/completions", timeout=60, json={
             "prompt": PROMPTS, "model": "front@rsd", "temperature": 0, "max_tokens": 15,

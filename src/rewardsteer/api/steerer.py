@@ -62,8 +62,8 @@ class Steerer:
         gate_model: a reward model with a vocabulary head with which the gate ``kl`` decides which
             tokens are guided, given like ``reward_model``; None: the reward model itself.
         draft_model: a smaller policy with the same vocabulary, for methods that draft (``rsd``,
-            ``gsi``): a folder, a name on the hub, or a loaded model. For the engine ``openai``,
-            which only supports ``rsd``, another model's name at the address.
+            ``gsi``): a folder, a name on the hub, or a loaded model. For the engine ``openai``
+            another model's name at the address.
         settings: of `SteeringConfig`: ``n``, ``weight``, ``temperature``, ``max_new_tokens``, …
 
     Raises:

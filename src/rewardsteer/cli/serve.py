@@ -182,18 +182,22 @@ def _check_second_models(
     """Check the draft model and the gate's reward model before anything loads."""
     from rewardsteer.errors import ConfigError
 
-    for option, given in (("--draft-model", draft_model), ("--gate-model", gate_model)):
+    for option, given, instead in (
+        ("--draft-model", draft_model, ", or with --engine openai in front of a router "
+         "(--base-url) to vLLM's servers of both policies"),
+        ("--gate-model", gate_model, ""),
+    ):
         if given is None:
             continue
+        if choice.name == "vllm":
+            raise ConfigError(
+                f"{option} is not for --engine vllm, whose own server runs one policy and the "
+                f"reward model that guides it; serve with --engine transformers{instead}."
+            )
         if choice.source is None or reward_model is None:
             raise ConfigError(
                 f"{option} is for methods with a policy and a reward model; pass --model and "
                 "--reward-model, or leave it out."
-            )
-        if choice.name == "vllm":
-            raise ConfigError(
-                f"{option} is not for --engine vllm, whose own server runs one policy and the "
-                "reward model that guides it; serve with --engine transformers."
             )
     choice.check_second_models(None, draft_model, gate_model)
 

@@ -86,9 +86,11 @@ class Endpoint:
         Raises:
             ConfigError: it cannot be reached, or refuses.
         """
+        prompt = [*ids, *ids]
+        known = {"prompt": prompt, "logprobs": 1,
+                 "extra_body": {"return_token_ids": True, **NAMED_BY_ID}}
         asked: list[dict[str, Any]] = [
-            {"prompt": list(ids), "logprobs": 1,
-             "extra_body": {"return_token_ids": True, **NAMED_BY_ID}},
+            known | {"echo": True}, known,
             {"prompt": text, "logprobs": 1}, {"prompt": text},
         ]
         lib = self._library
@@ -101,6 +103,11 @@ class Endpoint:
                     continue
                 except lib.NotFoundError:
                     return set()
+                except lib.InternalServerError as error:
+                    # Not every server knows how to echo a prompt.
+                    if "echo" not in body:
+                        raise self.failure(error) from error
+                    continue
                 except (lib.OpenAIError, LookupError) as error:
                     raise self.failure(error) from error
                 found = {"extend"}
@@ -110,6 +117,8 @@ class Endpoint:
                     found.add("logprobs")
                 if "token_ids" in found and likeliest(choice):
                     found.add("candidates")
+                if "token_ids" in found and _echoed(choice, prompt):
+                    found.add("likelihoods")
                 return found
         return set()
 
@@ -208,9 +217,16 @@ def by_id(named: Mapping[str, float] | None) -> dict[int, float]:
 
 
 def likeliest(choice: Any) -> dict[int, float]:
-    """Log-probabilities of the likeliest first tokens of a response by id; see `by_id`."""
+    """Log-probabilities of the likeliest last tokens of a response by id; see `by_id`."""
     known = choice.logprobs
-    return by_id(known.top_logprobs[0]) if known is not None and known.top_logprobs else {}
+    return by_id(known.top_logprobs[-1]) if known is not None and known.top_logprobs else {}
+
+
+def _echoed(choice: Any, prompt: Sequence[int]) -> bool:
+    """Whether a response of one token gives log-probabilities of its prompt's tokens, too."""
+    known = choice.logprobs
+    values = [] if known is None else list(known.token_logprobs or [])
+    return len(values) == len(prompt) + 1 and None not in values[1:]
 
 
 def tokens_read(usage: Any, otherwise: int) -> int:

@@ -20,6 +20,7 @@ from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.endpoint import NAMED_BY_ID, Endpoint
 from rewardsteer.decoding.engines.openai_guided import GuidedSample
+from rewardsteer.decoding.engines.openai_likelihoods import ServerLikelihoods
 from rewardsteer.decoding.engines.openai_rows import GuidedRows
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.guides.base import LogitsGuide
@@ -51,6 +52,7 @@ class OpenAIEngine(Engine):
         settings: the policy's ``generation_config``, the defaults of a run; None: the server's own
             defaults.
         places: requests at a time.
+        spare: positions that responses leave free, see `share`.
 
     Attributes:
         gives_ids: whether requests and replies hold token ids.
@@ -67,7 +69,8 @@ class OpenAIEngine(Engine):
     stride = 16
 
     def __init__(
-        self, endpoint: Endpoint, tokenizer: Any = None, settings: Any = None, *, places: int = 8
+        self, endpoint: Endpoint, tokenizer: Any = None, settings: Any = None, *, places: int = 8,
+        spare: int = 0,
     ) -> None:
         super().__init__(tokenizer, settings)
         self.endpoint, self.model_name = endpoint, endpoint.model
@@ -78,7 +81,7 @@ class OpenAIEngine(Engine):
         self.abilities = frozenset({"abort", *found})  # type: ignore[arg-type]
         self.writes_prompts, self.gives_ids = "extend" not in found, "token_ids" in found
         self.vocabulary_size = self.readable = 0 if tokenizer is None else len(tokenizer)
-        self.position_limit = endpoint.longest
+        self.position_limit = endpoint.longest and endpoint.longest - spare
         self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
         self._places, self.guiding = asyncio.Semaphore(places), asyncio.Lock()
         self._clock, self._last = 0.0, 0.0
@@ -89,7 +92,7 @@ class OpenAIEngine(Engine):
     @classmethod
     def open(
         cls, source: str | None, tokenizer: Any, config: DecodingConfig, *, url: str,
-        model: str | None = None, key_env: str = KEY_ENV, settings: Any = None,
+        model: str | None = None, key_env: str = KEY_ENV, settings: Any = None, spare: int = 0,
     ) -> "OpenAIEngine":
         """The engine of a run.
 
@@ -103,11 +106,18 @@ class OpenAIEngine(Engine):
             key_env: environment variable that holds the server's key.
             settings: the policy's ``generation_config``; None: that of the source, else the
                 server's own counts.
+            spare: see `share`.
         """
         if settings is None and source is not None:
             settings = policy_settings(source)
         endpoint = Endpoint(url, model, key_env=key_env)
-        return cls(endpoint, tokenizer, settings, places=config.batch_size)
+        return cls(endpoint, tokenizer, settings, places=config.batch_size, spare=spare)
+
+    @classmethod
+    def share(cls, source: Any, longest: int, **options: Any) -> dict[str, Any]:
+        """The options with a free position: vLLM's server draws a token after a row whose
+        likelihood it is asked for. See `Engine.share`."""
+        return options | {"spare": 1}
 
     def complete(self, config: DecodingConfig) -> DecodingConfig:
         """The settings of a run with the policy's own defaults; the server fills in the rest."""
@@ -161,6 +171,10 @@ class OpenAIEngine(Engine):
         return OpenAISample(
             self, prompt, index, config, rng=rng, log_probabilities=log_probabilities, top=top
         )
+
+    def likelihoods(self, prompt: Encoded) -> ServerLikelihoods:
+        """How likely the policy makes given tokens after a prompt."""
+        return ServerLikelihoods(self, prompt.token_ids)
 
     @functools.cached_property
     def length_of_text(self) -> int | None:

@@ -25,7 +25,9 @@ ABILITIES: dict[str, frozenset[Any]] = {
     "vllm": frozenset({
         "logits", "token_ids", "extend", "abort", "logprobs", "likelihoods", "prefix_cache",
     }),
-    "openai": frozenset({"candidates", "token_ids", "extend", "abort", "logprobs"}),
+    "openai": frozenset({
+        "candidates", "token_ids", "extend", "abort", "logprobs", "likelihoods",
+    }),
 }
 MEANINGS = {
     "logits": "lets methods act on next-token scores",
