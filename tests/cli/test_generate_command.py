@@ -19,6 +19,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.records import Generation
+from tests.cli.kinds_of_models import encoder
 from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
 from tests.models.test_shared_backbone import keep_adapter
 
@@ -355,3 +356,24 @@ def test_how_strongly_rewards_act_is_refused_where_nothing_uses_it(root, method,
     assert done.exit_code == 2
     assert told in " ".join(done.output.split())
     assert not (root / "unused.jsonl").exists()
+
+
+def test_weights_of_several_reward_models_count_in_methods_that_score_responses(root, tmp_path):
+    result = run(
+        "generate", "--model", root / "policy", "--prompts", root / "prompts.jsonl",
+        "--method", "best_of_n", "--n", 2, "--max-new-tokens", 6, "--output", tmp_path / "y.jsonl",
+        "--reward-model", root / "plain", "--weight", 2,
+        "--reward-model", root / "plain", "--weight", -2,
+    )
+    assert result.exit_code == 0, result.output
+    assert [row.reward for row in read(tmp_path / "y.jsonl")] == [0.0] * len(PROMPTS)
+
+
+def test_models_that_judge_texts_alone_guide_no_tokens_together(root, tmp_path):
+    refused(
+        run(
+            "generate", "--model", root / "policy", "--prompt", "a", "--method", "args",
+            "--output", tmp_path / "y.jsonl", "--reward-model", root / "plain",
+            "--reward-model", encoder(tmp_path / "encoder"),
+        ), "'args' reads rewards or states of tokens", "encoder judges texts alone",
+    )

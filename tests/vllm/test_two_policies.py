@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -16,8 +18,10 @@ from rewardsteer.decoding.engine import Encoded  # noqa: E402
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine  # noqa: E402
 from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods  # noqa: E402
 from rewardsteer.decoding.engines.vllm_engine import VllmEngine  # noqa: E402
+from rewardsteer.decoding.engines.vllm_requests import parameters  # noqa: E402
 from rewardsteer.decoding.generate import build_method, generate, generate_by  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
+from rewardsteer.decoding.sample import Stop  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from rewardsteer.models.prefix_reader import PrefixReader  # noqa: E402
 from tests.fakes import character_tokenizer  # noqa: E402
@@ -84,6 +88,26 @@ def test_greedy_answers_are_those_of_the_transformers_engine(engines, root):
             assert 0 < one.cost.draft_tokens <= one.cost.lm_tokens
         seen.append([one.token_ids for one in found])
     assert seen[0] != seen[1] != seen[2]
+
+
+def test_steps_may_be_shorter_than_the_shortest_response(engines, root):
+    config = DecodingConfig(
+        method="rsd", mode="greedy", accept_reward=1e9, min_tokens=9, **SHARED
+    )
+    found, right = run(engines, root, config), known(root, config)
+    assert [one.token_ids for one in found] == [one.token_ids for one in right]
+    assert all(len(one.token_ids) >= 9 for one in found)
+
+
+def test_tokens_that_the_other_policy_cannot_read_are_not_drawn():
+    sample = SimpleNamespace(
+        config=DecodingConfig(logit_bias={1: 2.0}), token_ids=[], stop=Stop(), top=None,
+        log_probability=None, rng=random.Random(0), limit=4, ending=set(),
+        guide=SimpleNamespace(scorer=None), engine=SimpleNamespace(readable=6), drawable=4,
+    )
+    assert parameters(sample, "p").logit_bias == {1: 2.0, 4: -100.0, 5: -100.0}
+    sample.drawable = None
+    assert parameters(sample, "p").logit_bias == {1: 2.0}
 
 
 def test_draws_depend_on_the_seed_alone(engines, root):

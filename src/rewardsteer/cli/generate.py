@@ -81,7 +81,8 @@ def generate_command(
     loading(*folders, choice.source)
     say(told if config.method == method else "")
     # Checked after the line about loading, because the methods' classes import torch.
-    check_used(config.method, [*settings, *(["weight"] if weight else [])],
+    # The weights of several reward models make one reward of theirs, for any method.
+    check_used(config.method, [*settings, *(["weight"] if weight and len(folders) < 2 else [])],
                [one.partition("=")[0] for one in overrides or []])
     config = _complete(config, choice)
     goal_state = load_goal_state(goal, goal_name, config, folders[0] if folders else None)

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig, check_weights
-from rewardsteer.decoding.methods import judges_whole
+from rewardsteer.decoding.fitting import check_scorer
+from rewardsteer.decoding.methods import METHODS, judges_whole
+from rewardsteer.models.compatibility import reads_tokens
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
@@ -155,6 +157,10 @@ def combined(
         members, weights: see `RewardEnsemble`.
         config: ``ensemble_rule`` and ``ensemble_deviations``, and whether the method judges
             responses or guides token by token; None: a sum that guides.
+
+    Raises:
+        ConfigError: not one finite weight for each member.
+        MismatchError: a member judges texts alone, which the method cannot use.
     """
     if len(members) < 2:
         return next(iter(members), None)
@@ -162,6 +168,10 @@ def combined(
     rule, deviations = config.ensemble_rule, config.ensemble_deviations
     if judges_whole(config.method):
         return JudgingEnsemble(members, weights, rule, deviations)
+    for one in members:
+        # It knows no vocabulary, of which an ensemble for guides is made.
+        if not reads_tokens(one):
+            check_scorer(config.method, METHODS.get(config.method), one)
     return RewardEnsemble(members, weights, rule, deviations)
 
 

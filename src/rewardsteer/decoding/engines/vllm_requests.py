@@ -21,6 +21,7 @@ def parameters(sample: TokenSample, name: str) -> Any:
     from vllm import SamplingParams
 
     config, done = sample.config, len(sample.token_ids)
+    longest = sample.limit - done
     greedy, separator = config.mode == "greedy", sample.stop.text
     stops = [*config.stop, *([separator] if separator else [])]
     wanted = None if sample.log_probability is None and sample.top is None else sample.top or 0
@@ -31,9 +32,10 @@ def parameters(sample: TokenSample, name: str) -> Any:
         min_p=0.0 if greedy else config.min_p,
         repetition_penalty=config.repetition_penalty,
         presence_penalty=config.presence_penalty, frequency_penalty=config.frequency_penalty,
-        logit_bias=_biases(sample) or None, min_tokens=max(0, config.min_tokens - done),
+        logit_bias=_biases(sample) or None,
+        min_tokens=min(max(0, config.min_tokens - done), longest),
         seed=None if greedy else sample.rng.getrandbits(63),
-        max_tokens=sample.limit - done, detokenize=bool(stops),
+        max_tokens=longest, detokenize=bool(stops),
         stop=stops, include_stop_str_in_output=True, ignore_eos=config.ignore_eos,
         stop_token_ids=sorted(sample.ending), logprobs=wanted,
         output_kind=RequestOutputKind.FINAL_ONLY,
