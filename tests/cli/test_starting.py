@@ -217,14 +217,16 @@ def test_a_containers_share_of_the_machine(tmp_path, content, expected):
 def test_threads_that_wait_sleep(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
     monkeypatch.setattr(processors, "cpu_quota", lambda: 1.0)
     monkeypatch.setattr(processors, "cores", lambda: 8)
     monkeypatch.setattr(starting, "cores", lambda: 8)
-    starting.share_cores()
+    starting.prepare_torch()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
     assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    starting.share_cores()
+    starting.prepare_torch()
     assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 

@@ -8,18 +8,29 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from rewardsteer.errors import RewardsteerError
 from rewardsteer.training.processes import join
 from tests.processes import leave, twice
 
 TIMEOUT_S = 2
 
 
-def prepare_and_wait(rank, port):
+def joined(rank, port):
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
     )
-    processes, wait = join(TIMEOUT_S)
+    return join(TIMEOUT_S)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def prepare_and_wait(rank, port):
+    processes, wait = joined(rank, port)
     if processes.is_main_process:
         time.sleep(2 * TIMEOUT_S)
     began = time.monotonic()
@@ -36,7 +47,17 @@ def prepare_and_wait(rank, port):
 
 @pytest.mark.slow
 def test_the_others_wait_while_the_first_prepares(warm):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    twice(warm, prepare_and_wait, port)
+    twice(warm, prepare_and_wait, free_port())
+
+
+def refuse_or_wait(rank, port):
+    processes, wait = joined(rank, port)
+    if processes.is_main_process:
+        leave()
+    with pytest.raises(RewardsteerError, match="Process 1 of 2 stops, because another one has"):
+        wait()
+    leave()
+
+
+def test_the_others_end_with_a_sentence_where_the_first_ends(warm):
+    twice(warm, refuse_or_wait, free_port())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.group import Command, Group
-from rewardsteer.cli.starting import share_cores
+from rewardsteer.cli.starting import prepare_torch
 
 START, TRAIN, MEASURE, USE, PUBLISH = (
     "Start here", "Data and training", "Measuring", "Generating", "Publishing"
@@ -45,7 +45,7 @@ def root(
     ] = False,
 ) -> None:
     """Train language reward models, measure them, and steer generation with them."""
-    share_cores()
+    prepare_torch()
     _find_here()
 
 

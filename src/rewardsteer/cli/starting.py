@@ -13,12 +13,13 @@ from rewardsteer.processors import cores, processors
 _ABSENT = "there is none; check the path, or give a name on the Hugging Face hub"
 
 
-def share_cores() -> None:
-    """Set OpenMP's environment variables for a shared machine; existing values are kept.
+def prepare_torch() -> None:
+    """Set the environment variables that torch reads when it is imported; existing values are kept.
 
-    Threads that wait for a matrix product to end sleep instead of spinning. A spinning thread
+    Warnings of its C++ code, which no logging of Python's sees, stay off the terminal. Threads that wait for a matrix product to end sleep instead of spinning. A spinning thread
     blocks the core that the awaited thread needs; on a busy machine this slows training tenfold.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if processors() < cores():
         # In a container torch sees all cores of the machine and would start a thread on each.

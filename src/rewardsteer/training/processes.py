@@ -7,6 +7,7 @@ from accelerate import PartialState
 from torch import distributed as dist
 
 from rewardsteer.devices import has_accelerator
+from rewardsteer.errors import RewardsteerError
 
 # Preparing data and writing large models may take hours; a process that dies ends the others
 # through the launcher.
@@ -22,6 +23,9 @@ def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
 
     Args:
         timeout_s: for collectives of the updates, as in `transformers.TrainingArguments`.
+
+    Raises:
+        RewardsteerError: (by the function that waits) another process has ended.
     """
     # Pass cpu=True explicitly; otherwise accelerate sees one process.
     processes = PartialState(
@@ -32,6 +36,12 @@ def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def wait() -> None:
-        dist.barrier(group=group)
+        try:
+            dist.barrier(group=group)
+        except RuntimeError as error:
+            raise RewardsteerError(
+                f"Process {processes.process_index} of {processes.num_processes} stops, because "
+                "another one has ended; that one's message tells why."
+            ) from error
 
     return processes, wait
