@@ -15,8 +15,9 @@ _EVERY = 30.0  # seconds between two lines of a log
 class Stage(Protocol):
     """Callback that reports the progress of a stage of the work."""
 
-    def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
-        """Report that ``done`` of ``total`` items are finished; ``note`` is shown beside them."""
+    def __call__(self, label: str, done: int, total: int | None, note: str = "") -> None:
+        """Report that ``done`` of ``total`` items (None: not known) are finished; ``note`` is
+        shown beside them."""
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def stages(unit: str = "rows", *, bar: bool = True, lines: bool = True) -> Itera
             yield _stage_bar(progress, unit)
 
 
-def _silent(label: str, done: int, total: int, note: str = "") -> None:
+def _silent(label: str, done: int, total: int | None, note: str = "") -> None:
     """Show nothing."""
 
 
@@ -67,7 +68,7 @@ def _bar(console: Any) -> Any:
 def _stage_bar(progress: Any, unit: str) -> Stage:
     tasks: dict[str, Any] = {}
 
-    def announce(label: str, done: int, total: int, note: str = "") -> None:
+    def announce(label: str, done: int, total: int | None, note: str = "") -> None:
         if label not in tasks:
             for task in tasks.values():
                 progress.remove_task(task)
@@ -85,9 +86,9 @@ def _stage_bar(progress: Any, unit: str) -> Stage:
 
 
 def _stage_lines(unit: str, console: Any) -> Stage:
-    known: dict[str, Callable[[int, int], None]] = {}
+    known: dict[str, Callable[[int, int | None], None]] = {}
 
-    def announce(label: str, done: int, total: int, note: str = "") -> None:
+    def announce(label: str, done: int, total: int | None, note: str = "") -> None:
         if label not in known:
             known.clear()
             known[label] = _lines(
@@ -100,11 +101,11 @@ def _stage_lines(unit: str, console: Any) -> Stage:
 
 def _lines(
     label: str, unit: str, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Callable[[int, int], None]:
+) -> Callable[[int, int | None], None]:
     first: list[tuple[float, int]] = []  # start time, and items done by an earlier run
     last = [clock()]
 
-    def announce(done: int, total: int) -> None:
+    def announce(done: int, total: int | None) -> None:
         now = clock()
         first[:] = first or [(now, done)]
         if now - last[0] < _EVERY:
@@ -112,7 +113,11 @@ def _lines(
         last[0] = now
         began, before = first[0]
         rate = (done - before) / max(now - began, 1e-9)
+        speed = f"{rate:,.0f} {unit}/s"
+        if total is None:
+            write(f"{label}: {done:,} {unit}, {speed}")
+            return
         left = timedelta(seconds=round((total - done) / rate)) if rate else "unknown"
-        write(f"{label}: {done:,} of {total:,} {unit}, {rate:,.0f} {unit}/s, {left} left")
+        write(f"{label}: {done:,} of {total:,} {unit}, {speed}, {left} left")
 
     return announce

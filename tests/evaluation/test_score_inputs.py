@@ -97,6 +97,14 @@ def test_a_log_gets_a_line_now_and_then():
     ]
 
 
+def test_a_log_line_without_a_known_total():
+    times, lines = iter([0.0, 0.0, 40.0]), []
+    announce = _lines("reading", "rows", lines.append, lambda: next(times))
+    for done in (0, 1000):
+        announce(done, None)
+    assert lines == ["reading: 1,000 rows, 25 rows/s"]
+
+
 def test_help_names_the_options():
     result = run("score", "--help")
     for option in ("--ray-address", "--ray-actors", "--shard-rows", "--batch-tokens", "--resume"):

@@ -28,6 +28,7 @@ from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import DataError, OutputError, RewardsteerError
 from rewardsteer.outputs import claim_folder, reason, unfinished_folder, write_json
 from rewardsteer.processors import processors
+from rewardsteer.progress import stages
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Comparison
 
@@ -214,17 +215,14 @@ def _is_equal_pair(row: SourceRow) -> bool:
 
 @contextmanager
 def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
+    done = 0
+    with stages() as announce:
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            announce(what, done, total)
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as shown:
-        task = shown.add_task(what, total=total)
-        yield lambda rows: shown.advance(task, rows)
+        yield advance
 
 
 def _advice(before: int, kept: int, long: list[int], name: str) -> str:

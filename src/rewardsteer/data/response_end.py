@@ -1,38 +1,11 @@
-"""The token ids of a text, and those that end a response."""
+"""The token ids that end a response."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from rewardsteer.data.chat import turn_end
 from rewardsteer.data.template import Template, resolve
-from rewardsteer.errors import DataError
-
-
-def token_ids(text: Any, tokenizer: Any, *, special: bool) -> Any:
-    """The ids of a text, or of each of several.
-
-    Raises:
-        DataError: the tokenizer has no token for a part of the text, and no unknown token.
-    """
-    try:
-        return tokenizer(text, add_special_tokens=special)["input_ids"]
-    except Exception as error:
-        # The library raises no more specific error.
-        if type(error) is not Exception:
-            raise
-        raise DataError(
-            f"A text cannot be written with the tokenizer {tokenizer.name_or_path or 'at hand'} "
-            f"({error}); leave out signs that it does not know, or use another model."
-        ) from error
-
-
-def added_ids(bare: list[int], dressed: list[int]) -> tuple[list[int], list[int]]:
-    """Ids before and after ``bare`` in ``dressed``, which a tokenizer adds to a text. Both are
-    empty where ``bare`` is not a contiguous part of ``dressed``."""
-    for at in range(len(dressed) - len(bare) + 1):
-        if dressed[at : at + len(bare)] == bare:
-            return dressed[:at], dressed[at + len(bare) :]
-    return [], []
+from rewardsteer.data.text_ids import bare_ids
 
 
 def close_response(
@@ -70,5 +43,5 @@ def response_end(template: Template, tokenizer: Any) -> list[int]:
     where there is no such token."""
     template = resolve(template, tokenizer)
     if template.kind == "chat" and template.end == "template":
-        return list(token_ids(turn_end(tokenizer), tokenizer, special=False))
+        return bare_ids(turn_end(tokenizer), tokenizer)
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import chain, product
 from typing import Any
 
-from rewardsteer.data.response_end import added_ids
+from rewardsteer.data.text_ids import added_ids
 
 # Pieces in the cache: some 30 MB with their ids.
 MAX_PIECES = 100_000

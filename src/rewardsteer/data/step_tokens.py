@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.errors import DataError
 
 
@@ -32,9 +33,7 @@ def step_lengths(
     def characters(count: int) -> int:
         # A token may hold part of a character, which decodes to a replacement character.
         if count not in known:
-            text = tokenizer.decode(
-                list(response_ids[:count]), clean_up_tokenization_spaces=False
-            )
+            text = plain_text(response_ids[:count], tokenizer, special=True)
             known[count] = len(text.lstrip().rstrip("�"))
         return known[count]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rewardsteer.data.render import Tools, render_closed, render_prompt, render_response
-from rewardsteer.data.response_end import added_ids, token_ids
 from rewardsteer.data.template import Template, resolve
+from rewardsteer.data.text_ids import added_ids, token_ids
 from rewardsteer.data.thoughts import boundary, marker_begin, shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Prompt

@@ -1,9 +1,8 @@
 """Hashes that identify a tokenizer's vocabulary and a response template."""
 
-import hashlib
-import json
 from typing import Any
 
+from rewardsteer.data.digest import digest
 from rewardsteer.data.template import Template, resolve
 
 
@@ -18,8 +17,7 @@ def vocabulary_hash(tokenizer: Any) -> str:
     last = padding in vocabulary and vocabulary[padding] == max(vocabulary.values())
     if last and padding != tokenizer.eos_token:
         del vocabulary[padding]
-    content = json.dumps(sorted(vocabulary.items()), ensure_ascii=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return digest(sorted(vocabulary.items()))
 
 
 def template_hash(template: Template, tokenizer: Any) -> str:
@@ -28,4 +26,4 @@ def template_hash(template: Template, tokenizer: Any) -> str:
     values: dict[str, Any] = {"template": template.model_dump(mode="json")}
     if template.kind == "chat":
         values["chat_template"] = tokenizer.chat_template
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(values)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.token_stream import UNFINISHED, VERBATIM, open_stream
+from rewardsteer.data.text_ids import bare_ids, plain_text
+from rewardsteer.decoding.token_stream import UNFINISHED, open_stream
 
 
 class IncrementalDetokenizer:
@@ -36,7 +37,7 @@ class IncrementalDetokenizer:
         self._include_stop = include_stop
         self._opening, _, self._closing = template.response.partition("{response}")
         self._context = list(prompt_ids)
-        if tokenizer.decode(self._context, **VERBATIM).endswith(UNFINISHED):
+        if plain_text(self._context, tokenizer).endswith(UNFINISHED):
             # The response begins within a character of the prompt, so it is a text of its own.
             self._context = []
         self._stream = open_stream(tokenizer, self._context)
@@ -75,17 +76,17 @@ class IncrementalDetokenizer:
     def kept(self, token_ids: Sequence[int]) -> list[int]:
         """Tokens of the emitted text where a stop string has cut it: all tokens before the cut,
         and, if the cut divides a token, its first part tokenized again."""
-        before = self._tokenizer.decode(self._context, **VERBATIM)
+        before = plain_text(self._context, self._tokenizer)
         written = self._lead + self.text
         for count in range(len(token_ids), -1, -1):
             some = list(token_ids[:count])
-            whole = self._tokenizer.decode([*self._context, *some], **VERBATIM)
+            whole = plain_text([*self._context, *some], self._tokenizer)
             inner = whole[len(before) :] if whole.startswith(before) else whole
             if not written.startswith(inner):
                 continue
             rest = written[len(inner) :]
             if rest:
-                some += self._tokenizer(rest, add_special_tokens=False)["input_ids"]
+                some += bare_ids(rest, self._tokenizer)
             return some
         raise AssertionError("no token is no text")
 
@@ -137,11 +138,11 @@ def response_text(
 ) -> str:
     """A response without what the template puts around it. It is decoded behind its prompt: some
     tokenizers drop the space before a text's first word."""
-    before = tokenizer.decode(list(prompt_ids), **VERBATIM)
-    whole = tokenizer.decode([*prompt_ids, *response_ids], **VERBATIM)
+    before = plain_text(prompt_ids, tokenizer)
+    whole = plain_text([*prompt_ids, *response_ids], tokenizer)
     text: str = (
         whole[len(before) :] if whole.startswith(before)
-        else tokenizer.decode(list(response_ids), **VERBATIM)
+        else plain_text(response_ids, tokenizer)
     )
     opening, _, closing = template.response.partition("{response}")
     return text.removeprefix(opening).removesuffix(closing)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.guides.base import LogitsGuide
@@ -100,7 +101,7 @@ class Engine:
     def token_text(self, token: int) -> str:
         """A token's own text, memoized because the same few tokens recur."""
         if token not in self._texts:
-            self._texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+            self._texts[token] = plain_text([token], self.tokenizer, special=True)
         return self._texts[token]
 
     def start(

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import adapted, shares_tokens
 from rewardsteer.decoding.default_method import method_of
@@ -240,10 +241,7 @@ def _given(request: Request, tokenizer: Any) -> Prompt:
     """The prompt for reward models that read texts."""
     if request.prompt_ids is None or tokenizer is None:
         return request.prompt
-    text: str = tokenizer.decode(
-        request.prompt_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return request.prompt or text
+    return request.prompt or plain_text(request.prompt_ids, tokenizer)
 
 
 async def run(

@@ -13,6 +13,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.batching import right_pad
 
 # Below any score, yet finite: where nothing else is left, the banned token is drawn after all.
 _BANNED = -1e30
@@ -126,7 +127,6 @@ def _groups(values: Sequence[float], neutral: float) -> dict[float, list[int]]:
 def _padded(rows: Sequence[Sequence[int]], scores: Tensor) -> tuple[Tensor, Tensor]:
     """Token ids ``[R, T]`` on the scores' device and their mask (float). Rows are not empty; each
     is padded with its own first token, which adds no new token to it."""
-    width = max(map(len, rows))
-    ids = [[*row, *[row[0]] * (width - len(row))] for row in rows]
-    mask = [[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows]
-    return torch.tensor(ids, device=scores.device), torch.tensor(mask, device=scores.device)
+    ids, mask = right_pad(rows)
+    ids = ids.where(mask > 0, ids[:, :1])
+    return ids.to(scores.device), mask.float().to(scores.device)

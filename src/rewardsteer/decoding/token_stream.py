@@ -5,10 +5,10 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+from rewardsteer.data.text_ids import plain_text
+
 # Decoded form of an incomplete character.
 UNFINISHED = "\ufffd"
-# How responses are decoded.
-VERBATIM = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
 _INVALID = "Invalid prefix"
 
 
@@ -17,12 +17,12 @@ class _Stream:
 
     def __init__(self, tokenizer: Any, context: Sequence[int]) -> None:
         self._tokenizer, self._ids = tokenizer, list(context)
-        self._given = len(tokenizer.decode(self._ids, **VERBATIM))
+        self._given = len(plain_text(self._ids, tokenizer))
 
     def step(self, token: int) -> str:
         """New text after another token; none while a character is unfinished."""
         self._ids.append(token)
-        text: str = self._tokenizer.decode(self._ids, **VERBATIM)
+        text: str = plain_text(self._ids, self._tokenizer)
         if text.endswith(UNFINISHED):
             return ""
         piece, self._given = text[self._given :], max(self._given, len(text))

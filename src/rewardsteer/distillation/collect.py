@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardsteer.data.digest import digest
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
 from rewardsteer.distillation.config import CandidateConfig, DistilConfig
-from rewardsteer.distillation.records import Record, Source, begin_records, digest, write_shard
+from rewardsteer.distillation.records import Record, Source, begin_records, write_shard
 from rewardsteer.distillation.teacher import Asked, TextTeacher, TokenTeacher
 from rewardsteer.models.backbone import accepts, backbone_of
 from rewardsteer.models.batching import right_pad

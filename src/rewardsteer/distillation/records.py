@@ -5,14 +5,13 @@
 A row is a response of the policy, see `Record`.
 """
 
-import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from rewardsteer.configuration import Config
+from rewardsteer.data.digest import digest
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.faults import checked
 from rewardsteer.outputs import read_json, write_bytes, write_json
@@ -169,12 +168,6 @@ def split_records(rows: Any, fraction: float, seed: int) -> tuple[Any, Any]:
     inside = [index for index, group in enumerate(rows["group"]) if group in held]
     outside = [index for index, group in enumerate(rows["group"]) if group not in held]
     return rows.select(outside), rows.select(inside)
-
-
-def digest(value: Any) -> str:
-    """16 hexadecimal digits of a JSON value."""
-    content = json.dumps(value, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _schema() -> Any:

@@ -17,6 +17,7 @@ import torch
 from transformers import set_seed
 
 from rewardsteer.configuration import load_config, save_config
+from rewardsteer.data.digest import digest
 from rewardsteer.data.template import writer_of
 from rewardsteer.data.vocabulary import vocabulary_hash
 from rewardsteer.decoding.policy import load_policy, stop_ids
@@ -28,7 +29,6 @@ from rewardsteer.distillation.config import DistilConfig
 from rewardsteer.distillation.records import (
     Source,
     check_source,
-    digest,
     read_records,
     read_source,
     shard_path,

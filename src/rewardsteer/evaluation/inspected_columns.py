@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method
 from rewardsteer.evaluation.divergence import Replay, distances
@@ -31,9 +32,8 @@ def token_texts(
 def added_text(tokenizer: Any, before: Sequence[int], token: int) -> str | None:
     """The text that a token adds to the few tokens before it; None for one that begins or ends
     within a character."""
-    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    context = tokenizer.decode(list(before), **options)
-    text: str = tokenizer.decode([*before, token], **options)
+    context = plain_text(before, tokenizer, special=True)
+    text = plain_text([*before, token], tokenizer, special=True)
     if text.startswith(context) and (added := text[len(context) :]) and "\ufffd" not in added:
         return added
     return None

@@ -12,6 +12,7 @@ import torch
 
 from rewardsteer.data.sources.files import well_formed
 from rewardsteer.data.sources.turns import read_pair, read_prompt
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method, generate, require_answers
 from rewardsteer.decoding.prompts import prompts_as_read
@@ -122,9 +123,7 @@ def _record(
     whole = tokenizer.decode([*prompt_ids, *completion_ids], skip_special_tokens=True)
     before = tokenizer.decode(list(prompt_ids), skip_special_tokens=True)
     # Special tokens are kept, as in the tokens of the completion.
-    read = tokenizer.decode(
-        list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    read = plain_text(prompt_ids, tokenizer, special=True)
     return Inspection(
         id=name, prompt=read, completion=whole.removeprefix(before), tokens=tokens, **told
     )

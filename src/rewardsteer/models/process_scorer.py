@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.data.step_tokens import step_lengths
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.aggregation import (
     SEPARATOR,
@@ -110,9 +111,7 @@ class ProcessScorer(Scorer):
 
     def _ends(self, response_ids: list[int]) -> list[int]:
         """Tokens of a response up to the end of each step that another one follows."""
-        text = self.tokenizer.decode(
-            response_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text = plain_text(response_ids, self.tokenizer)
         ends = [
             one.end() for one in self._between.finditer(text)
             if text[: one.start()].strip() and text[one.end() :].strip()

@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.models.text_scorer import STEP_SEPARATOR
@@ -79,7 +80,7 @@ def _end(
     same = shared_length(whole, prefix)
     if same == len(prefix):
         return same - 1
-    text = _text(whole, tokenizer)
+    text = plain_text(whole, tokenizer, special=True)
     start = text.rfind(joined)
     if start < 0:
         # Templates may strip the response.
@@ -88,10 +89,6 @@ def _end(
         return same - 1
     end = start + length
     return bisect.bisect_left(
-        range(len(whole)), end, key=lambda count: len(_text(whole[:count], tokenizer))
+        range(len(whole)), end,
+        key=lambda count: len(plain_text(whole[:count], tokenizer, special=True)),
     ) - 1
-
-
-def _text(ids: Sequence[int], tokenizer: Any) -> str:
-    text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
-    return text

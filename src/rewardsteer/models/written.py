@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewardsteer.data.template import Template
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.data.tokenize import encode_prompts
 
 _RAW = Template(kind="text")
@@ -72,7 +73,7 @@ def _ids(text: str, tokenizer: Any, special: bool) -> list[int]:
     if special and text:
         ids = encode_prompts([text], _RAW, tokenizer)[0]
     else:
-        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = bare_ids(text, tokenizer)
     while ids and ids[-1] in (tokenizer.pad_token_id, end):
         ids.pop()
     return ids

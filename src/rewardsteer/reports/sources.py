@@ -8,11 +8,11 @@ are one file, ``seeds.json`` of ``evaluate generation --seeds`` or what ``evalua
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.digest import digest
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.faults import checked
@@ -43,7 +43,7 @@ class Sources:
     @property
     def fingerprint(self) -> str:
         """Digest of all files read: its first 16 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()[:16]
+        return digest(sorted(self.digests.items()))
 
     def json(self, path: Path) -> Any:
         """Read by `read_json` and record the file's digest."""
@@ -57,10 +57,10 @@ class Sources:
 
     def _note(self, path: Path) -> None:
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            whole = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError:
             return  # the read that follows raises the error
-        self.digests[str(path)] = digest[:16]
+        self.digests[str(path)] = whole[:16]
 
 
 def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:

@@ -13,6 +13,7 @@ import torch
 from starlette.requests import Request
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities
 from rewardsteer.evaluation.inspected_columns import added_text, own_name
 from rewardsteer.serving.errors import bad_request
@@ -162,7 +163,7 @@ def _written(
         content = name.encode()
     else:
         name = own_name(tokenizer, token)
-        alone: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        alone = plain_text([token], tokenizer, special=True)
         if "\ufffd" in alone:
             content = _bytes_of(name)
             name = "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)

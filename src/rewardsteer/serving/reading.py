@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from rewardsteer.data.chat import ROLES, unknown_role
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
+from rewardsteer.data.text_ids import bare_ids, plain_text
 from rewardsteer.data.tokenize import encode_prompt, encode_prompts
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
@@ -140,10 +141,7 @@ class TextReader:
     def as_text(self, prompt: Prompt | list[int]) -> Prompt:
         """A prompt for reward models that take texts; token ids are decoded."""
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
-            text: str = self.engine.tokenizer.decode(
-                prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            return text
+            return plain_text(prompt, self.engine.tokenizer)
         return prompt  # type: ignore[return-value]
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
@@ -209,11 +207,6 @@ def check_length(limits: ServingConfig, tokens: int, param: str) -> None:
             f"The text has {tokens} tokens; this server takes at most "
             f"{limits.max_prompt_tokens}.", param, "context_length_exceeded",
         )
-
-
-def bare_ids(text: str, tokenizer: Any) -> list[int]:
-    """Token ids of a text, without special tokens added by the tokenizer."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def written(function: Callable[[], T]) -> T:

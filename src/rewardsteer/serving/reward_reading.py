@@ -4,12 +4,13 @@ them, texts for all others."""
 from collections.abc import Sequence
 from typing import Any
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.models.written import divide_written, encode_written, takes_written
 from rewardsteer.records import Prompt
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.handles import RequestHandle
-from rewardsteer.serving.reading import Rows, bare_ids, check_length, written
+from rewardsteer.serving.reading import Rows, check_length, written
 from rewardsteer.serving.rewards import RewardJob, TextRows
 
 # Characters counted as one token if the reward model has no tokenizer.

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from rewardsteer.addresses import KEY_ENV
+from rewardsteer.data.text_ids import plain_text
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Engine
@@ -275,9 +276,8 @@ class OpenAIEngine(Engine):
             return [*ids, *sample.token_ids]
         # The server puts the begin of a text before it.
         ids = ids[ids[:1] == [self.tokenizer.bos_token_id] :]
-        text: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         assert isinstance(sample, OpenAISample), "guides need token ids"
-        return text + sample.written
+        return plain_text(ids, self.tokenizer, special=True) + sample.written
 
     def _fields(self, config: DecodingConfig) -> dict[str, Any]:
         """Settings as request fields; open settings are left out."""

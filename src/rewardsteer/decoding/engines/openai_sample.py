@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.endpoint import by_id, tokens_read
 from rewardsteer.decoding.sample import Aborted, Encoded, FinishReason, Sample, Stop
@@ -161,7 +162,7 @@ class OpenAISample(Sample):
         elif usage is not None:
             new = int(usage.completion_tokens)
         else:
-            new = len(tokenizer.encode(self.written[begin:], add_special_tokens=False))
+            new = len(bare_ids(self.written[begin:], tokenizer))
         self._count = length + new
         self.engine.tokens += new
         read = tokens_read(usage, len(self.prompt.token_ids) + length)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.finite import require_finite
@@ -172,7 +173,7 @@ class ArmoScorer(TextScorer, Kind):
                 float(folder.config.get("gating_temperature", 10)),
                 float(parts["gating.logit_scale"][0]) if _scale(folder) else 1.0,
             ),
-            opening=list(tokenizer(opening, add_special_tokens=False)["input_ids"]),
+            opening=bare_ids(opening, tokenizer),
             names=_attribute_names(folder, layer.weight.shape[0]),
         )
 

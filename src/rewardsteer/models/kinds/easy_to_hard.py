@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import question_of, replace_outputs
@@ -35,7 +36,7 @@ class EasyToHard(StepScorer):
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
-        mark = list(tokenizer(_MARK, add_special_tokens=False)["input_ids"])
+        mark = bare_ids(_MARK, tokenizer)
         # SentencePiece marks the beginning of a text.
         self._mark = mark[tokenizer.convert_ids_to_tokens(mark[0]) == "▁" :]
         replace_outputs(model, lambda rows: rows.float().mean(0, keepdim=True))

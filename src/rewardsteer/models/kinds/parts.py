@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import CheckpointError, ConfigError, DataError, RewardsteerError
 from rewardsteer.models.attention import with_caps_of
 from rewardsteer.models.checkpoint import load_tokenizer
@@ -133,7 +134,7 @@ def single_id(tokenizer: Any, token: str, what: str) -> int:
     Raises:
         ConfigError: the tokenizer writes it with several tokens, or with none that it knows.
     """
-    ids = list(tokenizer(token, add_special_tokens=False)["input_ids"])
+    ids = bare_ids(token, tokenizer)
     if len(ids) > 1 and tokenizer.convert_ids_to_tokens(ids[0]) == "▁":
         ids = ids[1:]  # SentencePiece's mark of a word's beginning
     if len(ids) != 1 and token in tokenizer.get_vocab():

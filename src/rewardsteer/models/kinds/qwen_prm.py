@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import marked_columns, require_chat_template, single_id
 from rewardsteer.models.kinds.stacks import FoundHead
@@ -62,7 +63,7 @@ class QwenPrm(StepScorer):
             [*turns, {"role": "assistant", "content": answer}], tokenize=False,
             add_generation_prompt=False,
         )
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = bare_ids(text, self.tokenizer)
         return EncodedSteps(
             ids, marked_columns(ids, self._separator_id, self.separator, len(steps))
         )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.kinds.parts import replace_outputs, require_chat_template, single_id
 from rewardsteer.models.kinds.scorer_kind import ScorerKind
@@ -50,7 +51,7 @@ class RlhflowPair(PairScorer, ScorerKind):
         )
         if self.tokenizer.bos_token:
             written = written.replace(self.tokenizer.bos_token, "")
-        return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+        return bare_ids(written, self.tokenizer)
 
     def first_wins(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The share of ``A`` behind the last token."""

@@ -4,6 +4,7 @@ answers ``+`` or ``-`` to each step."""
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import DataError
 from rewardsteer.models.kinds.causal_prm import CausalPrm
 from rewardsteer.models.kinds.parts import question_of, require_chat_template
@@ -57,7 +58,7 @@ class RlhflowPrm(CausalPrm):
         text = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=False
         )
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return bare_ids(text, self.tokenizer)
 
     def _answer(self, ids: list[int]) -> int:
         """Column of the last answer."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import question_of
@@ -37,7 +38,7 @@ class TokenClassificationPrm(StepScorer):
     ) -> None:
         super().__init__(model, tokenizer, **options)
         self.separator = self.published_separator if separator is None else separator
-        self._separator_ids = self._ids(self.separator)
+        self._separator_ids = bare_ids(self.separator, self.tokenizer)
         if not self._separator_ids:
             raise DataError(f"The separator {self.separator!r} has no token; name another text.")
 
@@ -60,12 +61,12 @@ class TokenClassificationPrm(StepScorer):
 
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """Beginning of text where there is one, the question, then step and separator in turn."""
-        ids = self._ids(question_of(prompt, self.kind))
+        ids = bare_ids(question_of(prompt, self.kind), self.tokenizer)
         if self.begins and self.tokenizer.bos_token_id is not None:
             ids = [self.tokenizer.bos_token_id, *ids]
         columns = []
         for step in steps:
-            ids += [*self._ids(step), *self._separator_ids]
+            ids += [*bare_ids(step, self.tokenizer), *self._separator_ids]
             columns.append(len(ids) - 1)
         return EncodedSteps(ids, columns)
 
@@ -78,6 +79,3 @@ class TokenClassificationPrm(StepScorer):
         return super().provenance() | {
             "activation": "softmax, label 1", "separator": self.separator,
         }
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
