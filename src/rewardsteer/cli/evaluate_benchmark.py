@@ -13,11 +13,13 @@ from rewardsteer.cli.template import TemplateOption, read_template, show_templat
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
+    from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
     from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
+    from rewardsteer.evaluation.reward_benchmarks.run import Scored
     from rewardsteer.models.text_scorer import TextScorer
 
 # A model's figures with their bootstrap samples, and the figures of the controls.
-Measured = tuple["Resampled", Mapping[str, Mapping[str, float]]]
+Measured = tuple["Resampled", dict[str, dict[str, float]]]
 
 
 def benchmark_command(
@@ -56,7 +58,9 @@ def benchmark_command(
 ) -> None:
     """Figures of reward models on public benchmarks, with intervals and controls."""
     from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+    from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
     from rewardsteer.evaluation.reward_benchmarks.measuring import table
+    from rewardsteer.evaluation.reward_benchmarks.run import measured_together
     from rewardsteer.outputs import claim_folder, write_json
 
     places = dict(_place(one) for one in benchmarks)
@@ -71,20 +75,26 @@ def benchmark_command(
     loading(*models, *places)
 
     options = {} if threshold is None else {"threshold": threshold}
-    found: dict[str, dict[str, Measured]] = {name: {} for name in places}
+    found: dict[str, dict[str, Measured]] = {}
+    # Data at fault shows before a model loads.
+    loaded = {name: load_benchmark(name, place, **options) for name, place in places.items()}
     if scores is not None:
-        [(name, place)] = places.items()
-        found[name][scores.name] = _recorded(scores, name, place, options)
+        [(name, (benchmark, items))] = loaded.items()
+        found[name] = {scores.name: _recorded(scores, name, benchmark, items)}
         claim_folder(out, overwrite=overwrite, resume=resume)
+    scored: dict[str, dict[str, Scored]] = {name: {} for name in places}
     for number, model in enumerate(models):
         scorer = _scorer(model, device, read_template(template), how)
         if number == 0:
             # Nothing is written if the first model cannot be loaded.
             claim_folder(out, overwrite=overwrite, resume=resume)
-        for name, figures in _measured(
-            scorer, model, places, out, batch_size, options
-        ).items():
-            found[name][model] = figures
+        for name, own in _scored(scorer, model, loaded, out, batch_size).items():
+            scored[name][model] = own
+    if models:
+        found = {
+            name: measured_together(benchmark, scored[name])
+            for name, (benchmark, _) in loaded.items()
+        }
     write_json(out / "metrics.json", {
         name: {label: table(*one) for label, one in own.items()} for name, own in found.items()
     })
@@ -120,13 +130,13 @@ def _check_given(
         raise DataError(f"Expected a file of scores at {scores}, there is none.")
 
 
-def _recorded(scores: Path, name: str, place: str | None, options: dict[str, float]) -> "Measured":
+def _recorded(
+    scores: Path, name: str, benchmark: "RewardBenchmark", items: "list[Item]"
+) -> "Measured":
     from rewardsteer.evaluation.data_notes import item_notes
-    from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
     from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure
     from rewardsteer.evaluation.reward_benchmarks.run import recorded_scores
 
-    benchmark, items = load_benchmark(name, place, **options)
     scored, values = recorded_scores(scores, items)
     if len(scored) < len(items):
         say(f"{scores} has scores of {len(scored)} of {len(items)} items; the others count nowhere")
@@ -145,24 +155,22 @@ def _scorer(
     return scorer
 
 
-def _measured(
-    scorer: "TextScorer", model: str, places: Mapping[str, str | None], out: Path, batch_size: int,
-    options: dict[str, float],
-) -> dict[str, "Measured"]:
-    from rewardsteer.evaluation.reward_benchmarks.run import measured_model
+def _scored(
+    scorer: "TextScorer", model: str,
+    loaded: "Mapping[str, tuple[RewardBenchmark, list[Item]]]", out: Path, batch_size: int,
+) -> "dict[str, Scored]":
+    from rewardsteer.evaluation.reward_benchmarks.run import notes_of, score_items
     from rewardsteer.outputs import file_name
     from rewardsteer.progress import progress_bar
 
-    found: dict[str, Measured] = {}
-    for name, place in places.items():
-        notes: list[str] = []
+    found = {}
+    for name, (benchmark, items) in loaded.items():
         with progress_bar(name, "items") as announce:
-            found[name] = measured_model(
-                scorer, name, place, batch_size=batch_size, announce=announce,
+            found[name] = score_items(
+                scorer, benchmark, items, batch_size=batch_size, announce=announce,
                 file=out / "scores" / file_name(f"{name}-{model}"),
-                note=notes.append, **options,
             )
-        for note in notes:
+        for note in notes_of(found[name]):
             say(f"{name}: {note}")
     return found
 

@@ -53,7 +53,7 @@ def score_benchmark(
 
     from rewardsteer.devices import parse_dtype
     from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
-    from rewardsteer.evaluation.reward_benchmarks.run import score_items
+    from rewardsteer.evaluation.reward_benchmarks.run import notes_of, score_items
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.progress import progress_bar
 
@@ -65,5 +65,7 @@ def score_benchmark(
     if overwrite and not resume:
         output.unlink(missing_ok=True)
     with writable(output) as file, progress_bar(name, "items") as announce:
-        score_items(scorer, asked, items, file=file, announce=announce)
-    say(f"scores of {counted(len(items), 'item')} written to {place_name(output)}")
+        scored = score_items(scorer, asked, items, file=file, announce=announce)
+    say(f"scores of {counted(len(scored.items), 'item')} written to {place_name(output)}")
+    for note in notes_of(scored):
+        say(note)

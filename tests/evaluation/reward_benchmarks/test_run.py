@@ -10,7 +10,14 @@ import rewardsteer
 from rewardsteer.cli.main import app
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
-from rewardsteer.evaluation.reward_benchmarks.run import recorded_scores, score_items
+from rewardsteer.evaluation.reward_benchmarks.run import (
+    evaluate_benchmark,
+    measured_together,
+    recorded_scores,
+    score_items,
+)
+from rewardsteer.models.limits import check_length
+from rewardsteer.models.text_scorer import TextScorer
 from tests.api.conftest import make_folders
 
 ROWS = [
@@ -58,22 +65,92 @@ def test_scores_are_kept_and_not_made_again(place, tmp_path):
     model = rewardsteer.RewardModel.from_pretrained(place / "bt")
     benchmark, items = load_benchmark("rewardbench2", place / "rows.jsonl")
     file = tmp_path / "scores.jsonl"
-    whole = score_items(model.scorer, benchmark, items, file=file)
+    whole = score_items(model.scorer, benchmark, items, file=file).scores
     lines = file.read_text().splitlines()
     # A kill left two lines and a half.
     file.write_text("\n".join(lines[:2]) + "\n" + lines[2][:10])
     asked = []
 
-    class Counting:
+    class Counting(TextScorer):
         def score(self, prompts, completions, **options):
             asked.extend(completions)
             return model.scorer.score(prompts, completions, **options)
 
-    again = score_items(Counting(), benchmark, items, file=file)
+    again = score_items(Counting(), benchmark, items, file=file).scores
     assert len(asked) == sum(len(one.completions) for one in items[2:])
     for one, other in zip(whole, again, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert len(file.read_text().splitlines()) == len(items)
+
+
+class Short(TextScorer):
+    """The reward is a text's length, of at most so many characters."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def score(self, prompts, completions, *, batch_size=16, closed=True):
+        for number, text in enumerate(completions, start=1):
+            check_length(number, len(text), self.limit)
+        return np.array([float(len(text)) for text in completions])
+
+
+def test_items_that_cannot_be_scored_are_left_out_and_named(place, tmp_path, caplog):
+    benchmark, items = load_benchmark("rewardbench2", place / "rows.jsonl")
+    file = tmp_path / "scores.jsonl"
+    short = score_items(Short(1), benchmark, [*items[:3], items[3]], file=file)
+    assert [one.id for one in short.items] == [items[3].id]
+    assert len(short.reasons) == 3
+    assert short.reasons[0].startswith(f"The item {items[0].id!r} has 2 tokens")
+    assert len(file.read_text().splitlines()) == 1
+    with pytest.raises(DataError, match="No item could be scored"):
+        score_items(Short(0), benchmark, items)
+    longer = evaluate_benchmark(Short(4), "rewardbench2", place / "rows.jsonl")
+    assert "Math" not in longer
+    assert "4 of 5 items could not be scored" in caplog.text
+
+
+def test_models_are_compared_on_the_items_that_all_could_score(place):
+    class Picky(Short):
+        def score(self, prompts, completions, **options):
+            if "0 + 1 =" in prompts:
+                raise DataError("Row 1 is refused.")
+            return super().score(prompts, completions, **options)
+
+    benchmark, items = load_benchmark("rewardbench2", place / "rows.jsonl")
+    models = {"one": score_items(Picky(99), benchmark, items),
+              "other": score_items(Short(99), benchmark, items)}
+    assert [len(one.items) for one in models.values()] == [4, 5]
+    (one, _), (other, _) = measured_together(benchmark, models).values()
+    assert one.figures == other.figures
+    assert one.clusters == other.clusters
+    assert one.clusters["Math"] == 1
+
+
+def test_steps_that_cannot_be_scored(tmp_path):
+    class Steps(Short):
+        def step_scores(self, prompts, steps, *, batch_size=16):
+            return [self.score(own, own) for own in steps]
+
+    rows = [{"id": f"gsm8k-{n}", "problem": "q", "steps": ["a", "b" * n], "label": -1}
+            for n in range(1, 9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark, items = load_benchmark("processbench", tmp_path / "rows.jsonl")
+    found = score_items(Steps(4), benchmark, items)
+    assert [one.id for one in found.items] == [f"gsm8k-{n}" for n in range(1, 5)]
+    assert found.scores[3].tolist() == [1, 4]
+    assert len(found.reasons) == 4
+
+
+def test_data_at_fault_shows_before_a_model_loads(place, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    result = CliRunner().invoke(app, [
+        "evaluate", "benchmark", f"rewardbench2={tmp_path / 'rows.jsonl'}", "--reward-model",
+        str(place / "policy"), "--out", str(tmp_path / "out"),
+    ])
+    assert result.exit_code == 2
+    assert "expected the field(s)" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_recorded_scores_count_alone(place, tmp_path):

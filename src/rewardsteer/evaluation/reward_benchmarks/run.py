@@ -1,10 +1,12 @@
 """Figures of a benchmark by its name, from a model's scores of the items or recorded scores."""
 
+import itertools
 import json
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,18 +17,31 @@ from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
 from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
 from rewardsteer.models.pair_scorer import PairScorer
+from rewardsteer.models.text_scorer import NUMBERED_ROW
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+
+logger = logging.getLogger(__name__)
 
 Announce = Callable[[int, int], None]
 # Items scored between two writes to the file of scores.
 _TOGETHER = 64
 
 
+class Scored(NamedTuple):
+    """The items that a reward model could score, with their scores ``[C]`` each, and for each of
+    the others the reason."""
+
+    items: list[Item]
+    scores: list[np.ndarray]
+    reasons: list[str]
+
+
 def score_items(
     scorer: Any, benchmark: RewardBenchmark, items: Sequence[Item], *, batch_size: int = 16,
     file: Path | None = None, announce: Announce = lambda done, total: None,
-) -> list[np.ndarray]:
-    """Scores ``[C]`` of each item by a reward model.
+) -> Scored:
+    """Scores of each item by a reward model. An item with a text that the model cannot score (it is
+    too long, or a server refuses it) is left out: nothing is truncated.
 
     Args:
         scorer: a `rewardsteer.models.text_scorer.TextScorer`. The scores that a
@@ -40,7 +55,7 @@ def score_items(
         announce: called with the number of items done and the total.
 
     Raises:
-        DataError: a text that is too long, or a file of other items.
+        DataError: no item can be scored, or a file of other items.
         MismatchError: the model compares two responses, and an item does not consist of two.
     """
     if isinstance(scorer, PairScorer):
@@ -48,19 +63,27 @@ def score_items(
     known: dict[str, np.ndarray] = {}
     if file is not None and repair_jsonl(file):
         known = _recorded(file)
-    left = [item for item in items if item.id not in known]
+    left, reasons = [item for item in items if item.id not in known], []
     for start in range(0, len(left), _TOGETHER):
         announce(len(items) - len(left) + start, len(items))
         part = left[start : start + _TOGETHER]
-        scores = _score(scorer, benchmark, part, batch_size)
-        known |= {item.id: own for item, own in zip(part, scores, strict=True)}
+        new: dict[str, np.ndarray] = {}
+        for item, own in zip(part, _each(scorer, benchmark, part, batch_size), strict=True):
+            if isinstance(own, DataError):
+                reasons.append(NUMBERED_ROW.sub(f"The item {item.id!r}", str(own)))
+            else:
+                new[item.id] = own
+        known |= new
         if file is not None:
             append_jsonl(file, [
-                json.dumps({"id": item.id, "scores": own.tolist()}, ensure_ascii=False)
-                for item, own in zip(part, scores, strict=True)
+                json.dumps({"id": name, "scores": own.tolist()}, ensure_ascii=False)
+                for name, own in new.items()
             ])
     announce(len(items), len(items))
-    return _in_order(known, items, file)
+    scored = [item for item in items if item.id in known]
+    if not scored:
+        raise DataError(f"No item could be scored. {reasons[0]}")
+    return Scored(scored, _in_order(known, scored, file), reasons)
 
 
 def evaluate_benchmark(
@@ -72,25 +95,46 @@ def evaluate_benchmark(
 
     See `load_benchmark` and `score_items` for the arguments and errors.
     """
-    return table(*measured_model(
-        scorer, name, path, batch_size=batch_size, file=file, announce=announce, **options
-    ))
-
-
-def measured_model(
-    scorer: Any, name: str, path: str | Path | None = None, *, batch_size: int = 16,
-    file: Path | None = None, announce: Announce = lambda done, total: None,
-    note: Callable[[str], None] = lambda _: None, **options: Any,
-) -> tuple[Resampled, dict[str, dict[str, float]]]:
-    """Figures with the bootstrap for comparing models, and the controls. Arguments are those of
-    `evaluate_benchmark`; ``note`` is called with sentences on unusual data."""
     benchmark, items = load_benchmark(name, path, **options)
-    scores = score_items(
+    scored = score_items(
         scorer, benchmark, items, batch_size=batch_size, file=file, announce=announce
     )
-    for sentence in item_notes(items, scores):
-        note(sentence)
-    return measure(benchmark, items, scores), controls(benchmark, items)
+    for sentence in _left_out(scored):
+        logger.warning("%s: %s.", name, sentence)
+    return table(*measured_together(benchmark, {"": scored})[""])
+
+
+def measured_together(
+    benchmark: RewardBenchmark, models: Mapping[str, Scored]
+) -> dict[str, tuple[Resampled, dict[str, dict[str, float]]]]:
+    """By model, figures with the bootstrap and the controls, over the items that all models could
+    score.
+
+    Raises:
+        DataError: there is no such item.
+    """
+    common = set.intersection(*({item.id for item in one.items} for one in models.values()))
+    if not common:
+        raise DataError("The reward models could score no item in common.")
+    found = {}
+    for name, one in models.items():
+        kept = [place for place, item in enumerate(one.items) if item.id in common]
+        items, scores = [one.items[at] for at in kept], [one.scores[at] for at in kept]
+        found[name] = measure(benchmark, items, scores), controls(benchmark, items)
+    return found
+
+
+def notes_of(scored: Scored) -> list[str]:
+    """Sentences on unusual data, without full stops."""
+    return item_notes(scored.items, scored.scores) + _left_out(scored)
+
+
+def _left_out(scored: Scored) -> list[str]:
+    count = len(scored.reasons)
+    return [
+        f"{count} of {count + len(scored.items)} items could not be scored and are left out; one "
+        f"reason: {scored.reasons[0].rstrip('.')}"
+    ] if count else []
 
 
 def recorded_scores(file: Path, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray]]:
@@ -111,6 +155,32 @@ def recorded_scores(file: Path, items: Sequence[Item]) -> tuple[list[Item], list
     return scored, _in_order(known, scored, file)
 
 
+def _each(
+    scorer: Any, benchmark: RewardBenchmark, items: Sequence[Item], batch_size: int
+) -> list[np.ndarray | DataError]:
+    """Scores of each item, or the reason why it has none."""
+    if not (benchmark.steps or isinstance(scorer, PairScorer)):
+        prompts = [item.prompt for item in items for _ in item.completions]
+        completions = [one for item in items for one in item.completions]
+        values = iter(scorer.score_each(prompts, completions, batch_size=batch_size))
+        return [_of_item(list(itertools.islice(values, len(item.completions)))) for item in items]
+    try:
+        return [*_score(scorer, benchmark, items, batch_size)]
+    except DataError as error:
+        if len(items) == 1:
+            return [error]
+    half = len(items) // 2
+    return [
+        one for part in (items[:half], items[half:])
+        for one in _each(scorer, benchmark, part, batch_size)
+    ]
+
+
+def _of_item(values: Sequence[float | DataError]) -> np.ndarray | DataError:
+    error = next((one for one in values if isinstance(one, DataError)), None)
+    return np.array(values, dtype=float) if error is None else error
+
+
 def _score(
     scorer: Any, benchmark: RewardBenchmark, items: Sequence[Item], batch_size: int
 ) -> list[np.ndarray]:
@@ -118,16 +188,10 @@ def _score(
         steps = [list(item.completions) for item in items]
         return list(scorer.step_scores([item.prompt for item in items], steps,
                                        batch_size=batch_size))
-    if isinstance(scorer, PairScorer):
-        first, second = zip(*(item.completions for item in items), strict=True)
-        shares = scorer.preferences([item.prompt for item in items], first, second,
-                                    batch_size=batch_size)
-        return list(np.stack([shares, 1 - shares], axis=1))
-    prompts = [item.prompt for item in items for _ in item.completions]
-    completions = [one for item in items for one in item.completions]
-    scores = scorer.score(prompts, completions, batch_size=batch_size)
-    ends = np.cumsum([len(item.completions) for item in items])
-    return list(np.split(scores, ends[:-1]))
+    first, second = zip(*(item.completions for item in items), strict=True)
+    shares = scorer.preferences([item.prompt for item in items], first, second,
+                                batch_size=batch_size)
+    return list(np.stack([shares, 1 - shares], axis=1))
 
 
 def _check_pairs(scorer: PairScorer, benchmark: RewardBenchmark, items: Sequence[Item]) -> None:

@@ -37,7 +37,7 @@ def correlation_interval(
     if ranks:
         one, other = midranks(one), midranks(other)
     x, y = ((values - values.mean()) / values.std() for values in (one, other))
-    value = float((x * y).mean())
+    value = float(np.clip((x * y).mean(), -1, 1))  # rounding
     if ranks:
         # A row also changes the ranks of all other rows; the variance of ranks is fixed.
         sums = x * y - value + _moved(one, y) + _moved(other, x)
