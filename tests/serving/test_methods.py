@@ -66,6 +66,25 @@ def test_answers_are_those_of_generate(served, name):
         assert ours == right.cost.model_dump() | {"seconds": 0}
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_log_probabilities_are_those_of_the_answer(served, name):
+    """Also where tokens were taken back, or came from another sample."""
+    service, address = served
+    prompt = service.served.engine.tokenizer.encode(PROMPTS[0])
+    # All segments of cards are rejected, and the best one is taken.
+    own = {"reward_target": 50.0, "max_rejections": 3} if name == "cards" else {}
+    for seed in range(4):
+        [choice] = ask(address, prompt=PROMPTS[0], method=name, seed=seed,
+                       method_settings=SETTINGS[name] | own, max_tokens=12, logprobs=0,
+                       return_token_ids=True)["choices"]
+        ids = choice["token_ids"]
+        with torch.no_grad():
+            logits = service.served.engine.policy(input_ids=torch.tensor([[*prompt, *ids]])).logits
+        logs = logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        right = logs.gather(1, torch.tensor(ids)[:, None]).squeeze(1).tolist()
+        assert choice["logprobs"]["token_logprobs"] == pytest.approx(right, abs=1e-4)
+
+
 def test_a_method_by_the_models_name(served):
     _, address = served
     listed = httpx.get(f"{address}/v1/models").json()["data"]

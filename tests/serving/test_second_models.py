@@ -166,3 +166,18 @@ def test_a_prompt_that_the_second_policy_cannot_read_is_refused(folder):
         assert f"reads token ids from 0 to {last - 1}; the prompt has {last}" in error["message"]
         assert error["param"] == "prompt"
         assert http.post("/v1/completions", json=body | {"method": "none"}).status_code == 200
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_log_probabilities_of_a_second_policys_tokens_are_refused(served, name):
+    _, address = served
+    body = {"method": name, "method_settings": SETTINGS[name], "max_tokens": 4}
+    for route, more in (
+        ("completions", {"prompt": "a", "logprobs": 0}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a"}], "logprobs": True}),
+    ):
+        reply = httpx.post(f"{address}/v1/{route}", json=body | more, timeout=60)
+        assert reply.status_code == 400
+        error = reply.json()["error"]
+        assert f"'{name}' takes tokens of a second policy" in error["message"]
+        assert error["param"] == "logprobs"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rewardsteer.data.template import Template
+from rewardsteer.data.thoughts import shared_length
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
 from rewardsteer.decoding.sampling import TokenLogprob
@@ -136,13 +137,16 @@ class Sample:
 
     def revise(
         self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
-        stop_reason: int | str | None = None,
+        stop_reason: int | str | None = None, logprobs: Sequence[TokenLogprob] | None = None,
     ) -> None:
-        """Replace the tokens, most often to remove some at the end."""
+        """Replace the tokens, most often to remove some at the end. ``logprobs`` are those of the
+        new tokens; None: those of the tokens that stay are kept."""
+        del self.logprobs[shared_length(self.token_ids, token_ids) :]
+        if logprobs is not None:
+            self.logprobs = list(logprobs)
         self.token_ids = list(token_ids)
         self.finish_reason, self.stop_reason = finish_reason, stop_reason
         self._detokenizer = None
-        del self.logprobs[len(self.token_ids) :]
 
     def take_over(self, other: "Sample") -> None:
         """Take the tokens and the finish reason of another sample."""

@@ -113,16 +113,16 @@ def completion_form(
     told = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
     characters = characters or Characters()
     whole = [*before, *ids]
-    for place, one in enumerate(found, start=len(before)):
-        name, content = _written(tokenizer, whole, place, whole[place], by_id=by_id)
+    for place, (token, one) in enumerate(zip(ids, found, strict=True), start=len(before)):
+        name, content = _written(tokenizer, whole, place, token, by_id=by_id)
         told.text_offset.append(characters.begin(content))
         told.tokens.append(name)
         told.token_logprobs.append(None if one is None else one.value)
         named: dict[str, float] | None = None
         if one is not None:
             named = {}
-            for token, value in one.best:
-                other, _ = _written(tokenizer, whole, place, token, by_id=by_id)
+            for likely, value in one.best:
+                other, _ = _written(tokenizer, whole, place, likely, by_id=by_id)
                 named.setdefault(other, value)
             # The actual token is always included.
             named[name] = one.value
@@ -143,10 +143,10 @@ def chat_form(
         return {"token": name, "logprob": value, "bytes": list(content)}
 
     return ChatLogprobs(content=[
-        ChatToken(**named(place, whole[place], one.value), top_logprobs=[
+        ChatToken(**named(place, token, one.value), top_logprobs=[
             LikelyToken(**named(place, *other)) for other in one.best
         ])
-        for place, one in enumerate(found, start=len(before))
+        for place, (token, one) in enumerate(zip(ids, found, strict=True), start=len(before))
     ])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.methods import BEST_OF, CONTROLS, OF_STRATEGIES, unused
+from rewardsteer.decoding.methods import BEST_OF, CONTROLS, METHODS, OF_STRATEGIES, unused
 from rewardsteer.errors import ConfigError
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
@@ -148,6 +148,13 @@ def check_meaning(request: GenerationFields, config: DecodingConfig, served: Ser
             f"{wrong[0]} means nothing to the method {config.method!r}; leave it out, or use "
             f"{wrong[1]}.",
             f"method_settings.{wrong[0]}" if wrong[0] in OF_STRATEGIES else wrong[0],
+        )
+    asked = getattr(request, "logprobs", None)
+    if asked is not None and asked is not False and METHODS.get(config.method).wants_drafter:
+        raise bad_request(
+            f"The method {config.method!r} takes tokens of a second policy, and the policy's "
+            "log-probabilities of them are not known; leave out logprobs, or use another method.",
+            "logprobs",
         )
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options are for streams; set stream to true, or leave them out.",

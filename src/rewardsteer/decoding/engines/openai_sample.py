@@ -64,10 +64,10 @@ class OpenAISample(Sample):
 
     def revise(
         self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
-        stop_reason: int | str | None = None,
+        stop_reason: int | str | None = None, logprobs: Sequence[TokenLogprob] | None = None,
     ) -> None:
         """Replace the tokens; only for servers that return token ids."""
-        super().revise(token_ids, finish_reason, stop_reason)
+        super().revise(token_ids, finish_reason, stop_reason, logprobs)
         self._count = 0
 
     def fork(self, index: int, rng: random.Random) -> "OpenAISample":

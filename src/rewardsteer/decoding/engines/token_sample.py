@@ -95,11 +95,11 @@ class TokenSample(Sample):
 
     def revise(
         self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
-        stop_reason: int | str | None = None,
+        stop_reason: int | str | None = None, logprobs: Sequence[TokenLogprob] | None = None,
     ) -> None:
         """Replace the tokens."""
         self.gate.forget(shared_length(self.token_ids, token_ids))
-        super().revise(token_ids, finish_reason, stop_reason)
+        super().revise(token_ids, finish_reason, stop_reason, logprobs)
         self.revised = True
 
     def fork(self, index: int, rng: random.Random) -> "TokenSample":

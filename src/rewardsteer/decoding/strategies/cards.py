@@ -76,7 +76,8 @@ class Cards(Strategy):
                 if chances.random() < chance:
                     break
                 proposal = (
-                    reward, list(sample.token_ids), sample.finish_reason, sample.stop_reason
+                    reward, list(sample.token_ids), sample.finish_reason, sample.stop_reason,
+                    list(sample.logprobs),
                 )
                 if best is None or reward > best[0]:
                     best = proposal
