@@ -16,8 +16,9 @@ _ABSENT = "there is none; check the path, or give a name on the Hugging Face hub
 def prepare_torch() -> None:
     """Set the environment variables that torch reads when it is imported; existing values are kept.
 
-    Warnings of its C++ code, which no logging of Python's sees, stay off the terminal. Threads that wait for a matrix product to end sleep instead of spinning. A spinning thread
-    blocks the core that the awaited thread needs; on a busy machine this slows training tenfold.
+    Warnings of its C++ code, which no logging of Python's sees, stay off the terminal. Threads that
+    wait for a matrix product to end sleep instead of spinning. A spinning thread blocks the core
+    that the awaited thread needs; on a busy machine this slows training tenfold.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
