@@ -556,7 +556,7 @@ def test_ids_and_seed_decide_the_draws(form):
     ({"positives": 0}, r"'positives' is wrong"),
 ])
 def test_bad_options_are_refused_by_name(options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=r"^Options of the .* 'goal_contrastive': .*" + message):
         build_objective([TermConfig(name="goal_contrastive", options=options)])
 
 

@@ -158,6 +158,9 @@ def test_refusals_come_before_any_work(world, tmp_path):
     with pytest.raises(ConfigError, match="best_next_token"):
         train(settings(world, phases=[{"objective": [{"name": "max_constraint"}]}]), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match=r"policy is for the backups .* no phase uses one"):
+        train(settings(world, policy=str(world / "base")), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "note").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):

@@ -105,5 +105,8 @@ class DistilConfig(Config):
                 f"a student has a head of kind {LANGUAGE_MODEL_HEAD}, not {self.head.kind}"
             )
         if (self.prompts is None) == (self.records is None):
-            raise ValueError("give prompts (to sample from) or records (of another run), not both")
+            raise ValueError(
+                "give prompts (to sample from) or records (of another run), not both; with "
+                "records, prompts=null leaves out those of a recipe"
+            )
         return self

@@ -17,6 +17,7 @@ from rewardsteer.distributed import (
     gather_rows,
     global_mean,
 )
+from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
 from rewardsteer.objectives.contrastive import (
     ContrastResult,
@@ -164,7 +165,10 @@ _FORMS: dict[str, _Form] = {"future": _future, "infonce": _infonce, "published":
 
 def build(**options: Any) -> Objective:
     """The objective with its options bound; raises `ConfigError` on an unknown or wrong one."""
-    config = load_config(GoalContrastiveConfig, options)
+    try:
+        config = load_config(GoalContrastiveConfig, options)
+    except ConfigError as error:
+        raise ConfigError(f"Options of the objective 'goal_contrastive': {error}") from error
     return Objective(
         "goal_contrastive",
         lambda output, batch: goal_contrastive(output, batch, config),

@@ -30,8 +30,13 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
     Raises:
         ConfigError: one of them is wrong.
     """
-    for phase in config.phases:
-        objective = build_objective(phase.objective)
+    objectives = [build_objective(phase.objective) for phase in config.phases]
+    if config.policy is not None and not any(one.backups for one in objectives):
+        raise ConfigError(
+            "The setting policy is for the backups policy_soft, policy_mean and policy_top_k of "
+            "max_constraint, and no phase uses one; leave it out, or name a backup."
+        )
+    for phase, objective in zip(config.phases, objectives, strict=True):
         check_head_gives(objective, config.head)
         if phase.prefix_rows is not None and objective.prefixes in _WHOLE_ROWS:
             raise ConfigError(
