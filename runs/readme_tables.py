@@ -24,14 +24,7 @@ from pathlib import Path
 
 import arithmetic_tables
 import yaml
-from smollm2_tables import (
-    Content,
-    compact,
-    guidance,
-    guidance_all,
-    solutions,
-    solutions_short,
-)
+from smollm2_tables import Content, compact, guidance, guidance_all, solutions, solutions_short
 
 ROOT = Path(__file__).parents[1]
 PAGES = (

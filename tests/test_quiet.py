@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 
-from rewardsteer import quiet
+from rewardsteer import log_handlers, quiet
 
 CODE = """
 import logging, sys, warnings
@@ -51,7 +51,7 @@ def test_only_ours_and_errors_reach_the_terminal(tmp_path):
 
 @pytest.fixture
 def diagnosis():
-    handler = quiet._Diagnosis()
+    handler = log_handlers.Diagnosis()
     logger = logging.getLogger("diagnosis")
     logger.propagate = False
     logger.addHandler(handler)

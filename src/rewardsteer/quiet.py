@@ -10,67 +10,21 @@ import functools
 import inspect
 import logging
 import os
-import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+from rewardsteer.log_handlers import OURS, Diagnosis, Terminal
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 LOG = "log.txt"
 # Libraries whose loggers print with their own handlers, on standard error or standard output.
 _TALKATIVE = ("transformers", "datasets", "huggingface_hub", "DeepSpeed")
-_OURS = "rewardsteer"
 
 
-class _Terminal(logging.Handler):
-    """Writes rewardsteer's messages and all errors to the current standard error, which a progress
-    bar replaces to print above itself."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__()
-        self.ours = level
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Called by `logging`."""
-        ours = record.name.split(".")[0] == _OURS
-        if record.levelno >= (self.ours if ours else logging.ERROR):
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
-
-
-class _Diagnosis(logging.Handler):
-    """Collects all messages until there is a log file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        # A server runs for weeks without a file, so the oldest messages are dropped.
-        self._waiting: deque[str] = deque(maxlen=1000)
-        self._place: Path | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Called by `logging`."""
-        self._waiting.append(self.format(record) + "\n")
-        if self._place is not None:
-            self.keep(self._place)
-
-    def keep(self, place: Path) -> None:
-        """Append the collected messages, and all later ones, to a file."""
-        self._place = place
-        lines = list(self._waiting)
-        self._waiting.clear()
-        try:
-            with place.open("a", encoding="utf-8") as stream:
-                stream.writelines(lines)
-        except OSError:
-            # A full disk is reported when results are written, not by the logging.
-            self._place = None
-
-
-_DIAGNOSIS = _Diagnosis()
+_DIAGNOSIS = Diagnosis()
 
 
 def quiet_libraries(level: int = logging.INFO) -> None:
@@ -78,11 +32,11 @@ def quiet_libraries(level: int = logging.INFO) -> None:
     messages from ``level`` on still appear. `keep_log` writes the rest to a file."""
     # Set before transformers is imported, because its quantisation backends log on import.
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, _Terminal | _Diagnosis)]:
+    for handler in [one for one in root.handlers if isinstance(one, Terminal | Diagnosis)]:
         root.removeHandler(handler)
-    root.addHandler(_Terminal(level))
+    root.addHandler(Terminal(level))
     root.addHandler(_DIAGNOSIS)
-    logging.getLogger(_OURS).setLevel(logging.DEBUG)
+    logging.getLogger(OURS).setLevel(logging.DEBUG)
     logging.captureWarnings(True)
     deepspeed = logging.getLogger("DeepSpeed")
     if _divert not in deepspeed.filters:
@@ -221,7 +175,7 @@ def _errors_alone(record: logging.LogRecord) -> bool:
 
 
 def _ours_or_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or record.name.split(".")[0] == _OURS
+    return record.levelno >= logging.ERROR or record.name.split(".")[0] == OURS
 
 
 def _show_bars(transformers_logging: Any, hub: Any, *, downloads: bool) -> None:

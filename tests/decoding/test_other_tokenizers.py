@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerFast
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.answering import Answers
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.crossing import token_map
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.generate import build_method, generate, generate_by
+from rewardsteer.decoding.mapped_scorer import token_map
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.heads.config import HeadConfig

@@ -7,8 +7,8 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import nn
 
-from rewardsteer.decoding.crossing import MappedScorer
 from rewardsteer.decoding.engines.transformers.likelihoods import _of_tokens
+from rewardsteer.decoding.mapped_scorer import MappedScorer
 from rewardsteer.doctor.checks.plain import _logit
 from rewardsteer.models import hidden_states, reading
 from rewardsteer.models.cached_forward import CachedForward

@@ -21,8 +21,9 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.agreement import same_changes, same_states
 from rewardsteer.models.batching import left_pad
-from rewardsteer.models.capabilities import same_changes, same_states, supports_prefix_cache
+from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.projection import RewardProjection, limit_tokens

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from rewardsteer.data.collate import ResponseCollator, to_batch
+from rewardsteer.data.collate import to_batch
+from rewardsteer.data.collate_responses import ResponseCollator
 from rewardsteer.distributed import within_update
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.objectives.agreement import auroc

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rewardsteer.data.collate import ResponseCollator, to_batch
+from rewardsteer.data.collate import to_batch
+from rewardsteer.data.collate_responses import ResponseCollator
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guides.q_sharp import QSharp
 from rewardsteer.decoding.guides.weights import RowWeights, Weight

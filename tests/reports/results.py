@@ -15,13 +15,13 @@ from rewardsteer.evaluation import runs as evaluation_runs
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
 from rewardsteer.evaluation.correctness.scored import Benchmark, Question
-from rewardsteer.evaluation.generation import summarise
 from rewardsteer.evaluation.inspection_records import (
     Alternative,
     FilterStop,
     InspectedToken,
     Inspection,
 )
+from rewardsteer.evaluation.method_figures import summarise
 from rewardsteer.evaluation.preference_figures import ScoredPairs
 from rewardsteer.evaluation.preference_figures import summarise as pair_figures
 from rewardsteer.outputs import file_name, write_json

@@ -15,12 +15,7 @@ from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.cli.test_generate_command import save_reward_model
-from tests.decoding.test_other_tokenizers import (
-    Vowels,
-    byte_tokenizer,
-    make_scorer,
-    policy,
-)
+from tests.decoding.test_other_tokenizers import Vowels, byte_tokenizer, make_scorer, policy
 from tests.fakes import character_tokenizer, tiny_causal_lm
 from tests.models.remote.reward_server import RewardServer
 from tests.serving.running import offline, running

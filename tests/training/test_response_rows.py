@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rewardsteer.data.collate import ResponseCollator, to_batch
+from rewardsteer.data.collate import to_batch
+from rewardsteer.data.collate_responses import ResponseCollator
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.responses import Responses

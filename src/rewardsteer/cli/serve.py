@@ -9,12 +9,7 @@ from rewardsteer.addresses import is_address
 from rewardsteer.cli.decoding_options import check_used, decoding_options
 from rewardsteer.cli.engines import EngineOptions, choose_engine, engine_options
 from rewardsteer.cli.generate_options import DraftModel, GateModel
-from rewardsteer.cli.kind import (
-    KindOption,
-    KindOptions,
-    check_kind,
-    kind_options,
-)
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.reward_models import choose_method, load_gate_model
 from rewardsteer.cli.starting import check_model, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template

@@ -7,25 +7,17 @@ where it scores few candidates, whose texts are tokenized again
 """
 
 import copy
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.texts import TextCandidates
+from rewardsteer.decoding.mapped_scorer import MappedScorer, token_map
 from rewardsteer.decoding.methods import METHODS, is_guide
 from rewardsteer.errors import MismatchError
-from rewardsteer.models.compatibility import (
-    check_vocabularies,
-    members,
-    reads_tokens,
-    shown_name,
-)
+from rewardsteer.models.compatibility import check_vocabularies, members, reads_tokens, shown_name
 
 
 def shares_tokens(tokenizer: Any, scorer: Any) -> bool:
@@ -123,83 +115,3 @@ def across(name: str, asks: str, scorer: Any, engine: Any) -> Any:
         f"vocabulary of {shown_name(scorer)} holds other tokens than the policy's; use best_of_n "
         "or beam, which judge texts, or args with a scalar reward model."
     )
-
-
-_UNKNOWN = -1
-_TASKS = ("eos_token", "bos_token", "pad_token", "unk_token")
-
-
-def token_map(policy_tokenizer: Any, reward_tokenizer: Any) -> list[int] | None:
-    """The reward model's id of each of the policy's tokens, -1 for a special token that it lacks;
-    None if the vocabularies hold different tokens."""
-    ours, theirs = policy_tokenizer.get_vocab(), reward_tokenizer.get_vocab()
-    special = _special(policy_tokenizer) | _special(reward_tokenizer)
-    if (ours.keys() - special) != (theirs.keys() - special):
-        return None
-    roles = {
-        getattr(policy_tokenizer, task): getattr(reward_tokenizer, task)
-        for task in reversed(_TASKS)
-    }
-    found = [_UNKNOWN] * (max(ours.values()) + 1)
-    for token, index in ours.items():
-        same = token if token in theirs else roles.get(token)
-        found[index] = theirs.get(same, _UNKNOWN)
-    return found
-
-
-def _special(tokenizer: Any) -> set[str]:
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
-
-
-class MappedScorer:
-    """A reward model that is asked in the policy's ids.
-
-    Args:
-        scorer: a `rewardsteer.models.scorer.Scorer`.
-        ids: from `token_map`.
-
-    Attributes:
-        known_tokens: ``[P]`` bool, whether the reward model has each of the policy's tokens.
-        vocabulary_size: P.
-    """
-
-    def __init__(self, scorer: Any, ids: Sequence[int]) -> None:
-        self._scorer = scorer
-        found = torch.tensor(list(ids))
-        found = found.where(found < scorer.vocabulary_size, _UNKNOWN)
-        self.known_tokens, self._ids = found >= 0, found.clamp(min=0)
-        self._read = found.where(self.known_tokens, scorer.known.stand_in)
-        self.vocabulary_size = len(found)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._scorer, name)
-
-    def next_token(
-        self, prefix_ids: Tensor, attention_mask: Tensor, cache: Any = None
-    ) -> Tensor:
-        """Rewards ``[B, P]`` of all one-token extensions; unknown tokens get their row's minimum.
-        """
-        rewards = self._scorer.next_token(self._own(prefix_ids), attention_mask, cache)
-        # Once, not for every token.
-        self._ids = self._ids.to(rewards.device)
-        self.known_tokens = known = self.known_tokens.to(rewards.device)
-        mapped = rewards[:, self._ids]
-        least = mapped.masked_fill(~known, torch.inf).amin(dim=1, keepdim=True)
-        return torch.where(known, mapped, least)
-
-    def candidates(
-        self, prefix_ids: Tensor, attention_mask: Tensor, candidate_ids: Tensor, cache: Any = None
-    ) -> Tensor:
-        """Rewards ``[B, K]`` of prefix∘candidate."""
-        asked = self._ids[candidate_ids.to(self._ids.device)].to(candidate_ids.device)
-        rewards: Tensor = self._scorer.candidates(
-            self._own(prefix_ids), attention_mask, asked, cache
-        )
-        return rewards
-
-    def _own(self, ids: Tensor) -> Tensor:
-        """The reward model's ids of policy ids; a stand-in replaces tokens that it lacks."""
-        strange = ids >= len(self._read)
-        own = self._read.to(ids.device)[ids.masked_fill(strange, 0)]
-        return own.masked_fill(strange, self._scorer.known.stand_in)

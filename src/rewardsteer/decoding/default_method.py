@@ -5,15 +5,9 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from rewardsteer.decoding.fitting import compares_pairs
-from rewardsteer.decoding.methods import (
-    BEST_OF,
-    BEST_OF_PAIRS,
-    METHODS,
-)
+from rewardsteer.decoding.methods import BEST_OF, BEST_OF_PAIRS, METHODS
 from rewardsteer.models.checkpoint import CheckpointCard
-from rewardsteer.models.compatibility import (
-    reads_tokens,
-)
+from rewardsteer.models.compatibility import reads_tokens
 
 logger = logging.getLogger(__name__)
 

@@ -143,9 +143,7 @@ class JudgingEnsemble(TextScorer):
             ))
             for model, weight in zip(self._models, self._weights, strict=True)
         ]
-        together = rewards_of_all(torch.tensor(np.stack(own)), self._rule, self._deviations)
-        found: np.ndarray = together.numpy()
-        return found
+        return rewards_of_all(torch.tensor(np.stack(own)), self._rule, self._deviations).numpy()
 
 
 def combined(

@@ -11,12 +11,7 @@ import logging
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.methods import (
-    METHODS,
-    accepts_goal,
-    adds_rewards,
-    wants_drafter,
-)
+from rewardsteer.decoding.methods import METHODS, accepts_goal, adds_rewards, wants_drafter
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.compatibility import (
     check_head,

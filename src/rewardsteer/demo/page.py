@@ -26,12 +26,7 @@ from rewardsteer.reports.sections import (
     Tile,
     Tiles,
 )
-from rewardsteer.reports.sources import (
-    Sources,
-    load_inspections,
-    load_records,
-    load_responses,
-)
+from rewardsteer.reports.sources import Sources, load_inspections, load_records, load_responses
 from rewardsteer.reports.tables import (
     AUROC_COLUMNS,
     METHOD_COLUMNS,

@@ -25,22 +25,15 @@ from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.checks import check_divergence, check_labels, check_run
 from rewardsteer.evaluation.data_notes import record_notes
 from rewardsteer.evaluation.divergence import response_kl
-from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.judged_run import Run
+from rewardsteer.evaluation.method_figures import summarise
 from rewardsteer.evaluation.overoptimization import best_of_n_bound, weight_peaks
 from rewardsteer.evaluation.policies import ComparedPolicy
-from rewardsteer.evaluation.statistics import (
-    gains,
-    mean,
-    over,
-    paired_difference,
-    share,
-    standard_error,
-)
+from rewardsteer.evaluation.statistics import gains, mean, over
 from rewardsteer.outputs import write_json
-from rewardsteer.records import Cost, EvalRecord, Generation
+from rewardsteer.records import EvalRecord
 
 
 def compare(
@@ -135,10 +128,7 @@ def _p_values(
 def judged_by_guide(entries: Sequence[Entry], judge: Judge) -> list[str]:
     """Labels of the methods that the judge's own model guides, whose rewards are therefore too
     high."""
-    return [
-        entry.label for entry in entries
-        if judge.guides(entry.method().scorer)
-    ]
+    return [entry.label for entry in entries if judge.guides(entry.method().scorer)]
 
 
 def _sweeps(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -167,37 +157,3 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
         for one in records
     ]
     return mean(found).figures("kl")
-
-
-def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> dict[str, float]:
-    """Figures of one method; ``*_per_token`` are ratios of sums over all generations."""
-    figures: dict[str, float] = {"count": len(records)}
-    for name in records[0].metrics:
-        values = [record.metrics[name] for record in records]
-        binary = set(values) <= {0.0, 1.0}
-        difference = paired_difference(values, [record.metrics[name] for record in baseline])
-        figures |= {
-            **(share(values) if binary else mean(values)).figures(name),
-            f"{name}_stderr": standard_error(values),
-            **difference.figures(f"{name}_gain"),
-        }
-    for name in records[0].extra:
-        figures[name] = float(np.mean([record.extra[name] for record in records]))
-    texts = [_words(record.generation) for record in records]
-    figures |= {f"distinct_{n}": distinct_n(texts, n) for n in (1, 2, 3)}
-    figures["rouge_l"] = pairwise_rouge_l(texts)
-    total = sum((record.generation.cost for record in records), Cost())
-    tokens = max(total.new_tokens, 1)
-    figures["length"] = total.new_tokens / len(records)
-    for name in ("lm_calls", "rm_calls", "lm_forwards", "rm_forwards", "lm_tokens", "rm_tokens"):
-        figures[f"{name}_per_token"] = getattr(total, name) / tokens
-    figures["seconds_per_token"] = total.seconds / tokens
-    figures["seconds_per_response"] = total.seconds / len(records)
-    # JSON has no NaN; undefined figures are left out.
-    return {name: value for name, value in figures.items() if not np.isnan(value)}
-
-
-def _words(generation: Generation) -> list[str]:
-    """The words of a response; its tokens where the text has no spaces."""
-    words = generation.completion.split()
-    return words if len(words) > 1 else [str(token) for token in generation.token_ids]

@@ -20,13 +20,7 @@ from rewardsteer.decoding.methods import compares
 from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.budget import (
-    Budget,
-    Sizes,
-    best_within,
-    equivalent_tokens,
-    in_batches,
-)
+from rewardsteer.evaluation.budget import Budget, Sizes, best_within, equivalent_tokens, in_batches
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.own_rewards import Rate, own_rewards
 from rewardsteer.evaluation.policies import ComparedPolicy

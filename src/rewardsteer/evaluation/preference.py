@@ -13,12 +13,7 @@ from rewardsteer.data.store_checks import check_template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.preference_figures import ScoredPairs, summarise
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import (
-    NUMBERED_ROW,
-    ROWS_WITH_TOOLS,
-    TextScorer,
-    require_tokens,
-)
+from rewardsteer.models.text_scorer import NUMBERED_ROW, ROWS_WITH_TOOLS, TextScorer, require_tokens
 from rewardsteer.records import Comparison
 
 Announce = Callable[[int, int], None]

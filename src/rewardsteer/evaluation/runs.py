@@ -18,11 +18,7 @@ from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.policies import ComparedPolicy
-from rewardsteer.evaluation.record_files import (
-    RecordsByMethod,
-    finished_summary,
-    records_by_method,
-)
+from rewardsteer.evaluation.record_files import RecordsByMethod, finished_summary, records_by_method
 from rewardsteer.evaluation.statistics import FEWEST, SeedFigure, holm, over, two_level
 from rewardsteer.outputs import write_json
 

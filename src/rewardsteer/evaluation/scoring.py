@@ -12,12 +12,7 @@ from rewardsteer.evaluation.step_values import pairs_of, tools_of, with_step_val
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.prefix_scorer import Goal
 from rewardsteer.models.scorer import Scorer, TokenScores
-from rewardsteer.models.text_scorer import (
-    NUMBERED_ROW,
-    ROWS_WITH_TOOLS,
-    TextScorer,
-    require_tokens,
-)
+from rewardsteer.models.text_scorer import NUMBERED_ROW, ROWS_WITH_TOOLS, TextScorer, require_tokens
 
 _DIGITS = 6  # of token values in files
 ADDED = (

@@ -61,7 +61,7 @@ def first_difference(
         added: whether tokens that were added to a vocabulary may differ too.
     """
     ours, theirs = _tokens(first), _tokens(second)
-    special = _special(first) | _special(second)
+    special = special_tokens(first) | special_tokens(second)
     paddings = (_padding(first), _padding(second))
     free = set(first.added_tokens_decoder) | set(second.added_tokens_decoder) if added else set()
     for index in sorted((ours.keys() | theirs.keys()) - free):
@@ -130,11 +130,12 @@ def _padding(tokenizer: Any) -> str | None:
 
 def special_ids(tokenizer: Any) -> set[int]:
     """Ids of a tokenizer's special tokens."""
-    special = _special(tokenizer)
+    special = special_tokens(tokenizer)
     return {index for index, token in _tokens(tokenizer).items() if token in special}
 
 
-def _special(tokenizer: Any) -> set[str]:
+def special_tokens(tokenizer: Any) -> set[str]:
+    """A tokenizer's special tokens, as its vocabulary writes them."""
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.agreement import same_states
 from rewardsteer.models.backbone import backbone_of
-from rewardsteer.models.capabilities import same_states
 from rewardsteer.models.sharding import is_zero3_sharded
 
 logger = logging.getLogger(__name__)

@@ -9,16 +9,13 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 
-from rewardsteer.data.collate import PairCollator, ResponseCollator
+from rewardsteer.data.collate import PairCollator
+from rewardsteer.data.collate_responses import ResponseCollator
 from rewardsteer.models.packing.choose import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.base import Objective
 from rewardsteer.training.arguments import apply_liger, keeps_best, training_arguments
-from rewardsteer.training.batches import (
-    describe,
-    describe_packing,
-    make_batches,
-)
+from rewardsteer.training.batches import describe, describe_packing, make_batches
 from rewardsteer.training.checkpoints import (
     check_engine,
     last_checkpoint,

@@ -21,12 +21,7 @@ from rewardsteer.models.start import check_causal, find_start
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
-from rewardsteer.training.precision import (
-    AUTOCAST,
-    loaded_dtype,
-    usable_attention,
-    widen_trainable,
-)
+from rewardsteer.training.precision import AUTOCAST, loaded_dtype, usable_attention, widen_trainable
 from rewardsteer.training.weights import load_weights
 
 

@@ -120,10 +120,7 @@ class TokenSample(Sample):
         self.aborted, self.growing = True, False
         self.engine.leave(self)
         self.held = None
-        if self.future is not None and not self.future.done():
-            self.future.set_exception(Aborted())
-            # Retrieved: Python would print it where no program waits any more.
-            self.future.exception()
+        self._resolve(Aborted())
 
     # --- what the batch tells -------------------------------------------------------------------
 
@@ -186,13 +183,17 @@ class TokenSample(Sample):
     def tell(self) -> None:
         """Resolve the future: the extension has ended, and the program continues."""
         self.growing = False
+        self._resolve(self.error)
+
+    def _resolve(self, error: Exception | None) -> None:
         if self.future is None or self.future.done():
             return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-            self.future.exception()
-        else:
+        if error is None:
             self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+            # Retrieved: Python would print it where no program waits any more.
+            self.future.exception()
 
     def unsure(self, entropy: float) -> bool:
         """Whether the extension ends before a token with this entropy, see `Stop`."""

@@ -24,12 +24,7 @@ from rewardsteer.decoding.engines.vllm_adapter import SharedWeights, load_adapte
 from rewardsteer.decoding.engines.vllm_settings import ENTRY, read_settings
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.adapter_folder import check_base
-from rewardsteer.models.checkpoint import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    load_tokenizer,
-    read_card,
-)
+from rewardsteer.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tokenizer, read_card
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.logits import is_neutral
 

@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
+from rewardsteer.models.agreement import disagreement
 from rewardsteer.models.backbone import accepts
-from rewardsteer.models.capabilities import attention_window, capability, disagreement
+from rewardsteer.models.capabilities import attention_window, capability
 from rewardsteer.models.packing.mask import SUPPORTS_4D_MASK
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.packing.segments import segments_read
