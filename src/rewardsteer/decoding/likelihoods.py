@@ -33,10 +33,10 @@ class Likelihoods(Protocol):
 
 
 def without_nan(values: list[float]) -> list[float]:
-    """The log-probabilities of drafted steps; raises `NonFiniteError` if one of them is NaN."""
+    """The log-probabilities of given tokens; raises `NonFiniteError` if one of them is NaN."""
     if any(math.isnan(value) for value in values):
         raise NonFiniteError(
-            "The policy gave no number as the log-probability of a drafted step; the "
+            "The policy gave no number as the log-probability of given tokens; the "
             "checkpoint may be damaged, or its values overflow in this dtype: try float32."
         )
     return values

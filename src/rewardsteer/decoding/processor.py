@@ -112,7 +112,8 @@ class GuideProcessor(LogitsProcessor):
         """Refuse prompts of which some begin with a special token, as if padded with it."""
         tokenizer = getattr(members(self._guide.scorer)[0], "tokenizer", None)
         first = ids[:, 0][mask[:, 0] == 1]
-        if self._prompt_mask is not None or tokenizer is None or bool((ids == ids[0, 0])[:, 0].all()):
+        alike = bool((ids[:, 0] == ids[0, 0]).all())
+        if self._prompt_mask is not None or tokenizer is None or alike:
             return
         suspects = special_ids(tokenizer) - {tokenizer.bos_token_id}
         found = next((one for one in first.tolist() if one in suspects), None)
