@@ -276,6 +276,8 @@ class TestBadInput:
     @pytest.mark.parametrize("error", [
         torch.OutOfMemoryError("full"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ])
     def test_out_of_memory_in_the_reward_model_is_that_of_one_response(
         self, folders, monkeypatch, error

@@ -17,6 +17,7 @@ from rewardsteer.models.causal import _chosen
 from rewardsteer.models.heads.attributes import AttributesHead
 from rewardsteer.models.heads.scalar import ScalarHead
 from rewardsteer.models.heads.vocabulary import VocabularyHead
+from rewardsteer.models.kinds.parts import replace_outputs
 from rewardsteer.models.pair_scorer import PairScorer
 from rewardsteer.models.placement import put_beside
 from rewardsteer.models.preallocated_cache import PreallocatedCache
@@ -174,6 +175,16 @@ class TestTwoGpus:
         layer, own = nn.Linear(4, 2, device=META), nn.Sequential(nn.Linear(4, 4), nn.ReLU())
         add_hook_to_module(layer, AlignDevicesHook(execution_device=META))
         assert put_beside(layer, own)(torch.zeros(3, 4)).device == META
+
+
+    def test_a_smaller_output_layer_moves_its_inputs_too(self):
+        layer = nn.Linear(4, 9, bias=False, device=META)
+        add_hook_to_module(layer, AlignDevicesHook(execution_device=META))
+        put = []
+        replace_outputs(SimpleNamespace(
+            get_output_embeddings=lambda: layer, set_output_embeddings=put.append
+        ), lambda rows: rows[[3, 5]])
+        assert put[0](torch.zeros(3, 4)).device == META
 
 
 class TestWaiting:

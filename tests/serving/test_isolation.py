@@ -137,6 +137,7 @@ def test_a_broken_accelerator_is_told(folder):
         assert reply.status_code == 500
         assert httpx.get(f"{address}/healthz").status_code == 503
     assert not is_fatal(torch.OutOfMemoryError("CUDA error: out of memory"))
+    assert not is_fatal(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
 
 
 def test_special_tokens_of_the_policy_alone(folder):

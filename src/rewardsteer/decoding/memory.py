@@ -1,11 +1,10 @@
-"""Failures of engines, out of memory among them."""
-
-import torch
+"""Failures of engines, out of memory among them. No torch here: the server's errors read it."""
 
 from rewardsteer.errors import ConfigError
 
-# How torch's allocator on a CPU says it; it has no class of its own for that.
-_CPU = "can't allocate memory"
+# How torch says it where it has no class of its own for it: on CPUs, on Macs, and when CUDA's
+# library of matrix products starts.
+_TEXTS = ("can't allocate memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class EngineError(Exception):
@@ -22,7 +21,8 @@ class EngineError(Exception):
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether this is what torch, or Python, raises when memory runs out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU in str(error)
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(text in str(error) for text in _TEXTS)
 
 
 def translate_oom(error: Exception, remedy: str) -> Exception:

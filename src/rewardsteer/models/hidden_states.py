@@ -97,7 +97,7 @@ class HiddenStatesModel(nn.Module):
         real = columns < attention_mask.sum(dim=1, keepdim=True)
         states = self.hidden_states(moved, None, real=real)
         back = (columns - first).clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2])
-        return states.gather(1, back)
+        return states.gather(1, back.to(states.device))
 
     def positions(self, positions: Tensor) -> dict[str, Tensor]:
         """Positions ``[R, T]`` as a keyword of the backbone; empty where it takes no positions."""

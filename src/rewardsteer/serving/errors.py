@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from rewardsteer.decoding.memory import out_of_memory
 from rewardsteer.errors import ConfigError, DataError, MismatchError, RewardsteerError
 
 logger = logging.getLogger(__name__)
@@ -143,14 +144,9 @@ def log_failure(error: BaseException) -> None:
     logger.error("%s at %s", name, where)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine ran out of memory."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
 def is_fatal(error: BaseException) -> bool:
     """Whether the accelerator's state is damaged, so that no later result can be trusted."""
-    if is_out_of_memory(error):
+    if out_of_memory(error):
         return False
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
@@ -161,7 +157,7 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, ConfigError | DataError | MismatchError):
         return bad_request(str(error))
-    if is_out_of_memory(error):
+    if out_of_memory(error):
         return ApiError(
             503, "The server ran out of memory at this request; ask for fewer or shorter "
             "responses, or try again later.", code="out_of_memory", retry_after=5,

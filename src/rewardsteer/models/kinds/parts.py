@@ -15,7 +15,7 @@ from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.loading import refuse_absent, refuse_pickles
-from rewardsteer.models.placement import placed
+from rewardsteer.models.placement import placed, put_beside
 from rewardsteer.records import Prompt
 
 
@@ -162,4 +162,4 @@ def replace_outputs(model: Any, change: Callable[[Tensor], Tensor]) -> None:
     small.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         small.bias = nn.Parameter(change(bias.detach()).clone(), requires_grad=False)
-    model.set_output_embeddings(small)
+    model.set_output_embeddings(put_beside(layer, small))
