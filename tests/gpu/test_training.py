@@ -1,5 +1,13 @@
 """Losses, gradients, rewards and whole trainings on a CUDA device."""
 
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +19,18 @@ from rewardsteer.training.config import TermConfig, TrainConfig
 from rewardsteer.training.run import train
 from tests.models.test_packing import build
 from tests.objectives.test_objectives import rows
-from tests.training.engines import make_world, settings
+from tests.training.engines import (
+    OBJECTIVES,
+    ROOT,
+    distance,
+    log_lines,
+    make_rows,
+    make_world,
+    settings,
+)
 from tests.training.test_operators import MASK, TERMS
+
+FARMA = "bradley_terry | max_constraint"
 
 
 def step(head, name, costs, device):
@@ -53,6 +71,80 @@ def test_losses_and_gradients_are_those_of_the_cpu(head, name, costs):
 def test_segments_are_not_chosen():
     model = build("llama", "scalar", torch.float32, "sdpa").cuda()
     assert choose_packing(model, 9).per_kernel_call is None
+
+
+HOW = {
+    "left padding": ("bradley_terry", {"padding_side": "left"}),
+    "flex attention": ("bradley_terry", {"attn_implementation": "flex_attention"}),
+    "deterministic": (FARMA, {"deterministic": True}),
+    "checkpointing": (FARMA, {"optimiser": {"gradient_checkpointing": True}}),
+    "accumulation": (FARMA, {"optimiser": {"gradient_accumulation_steps": 2}}),
+    "batches of tokens": (FARMA, {"optimiser": {"batch_tokens": 512}}),
+    "offload": ("bradley_terry", {"optimiser": {"activation_offload": True}}),
+    "nf4": (FARMA, {"lora": {"rank": 2}, "quantize": {"kind": "nf4"}}),
+    "int8": ("bradley_terry", {"lora": {"rank": 2}, "quantize": {"kind": "int8"}}),
+    "kept adapters": (FARMA, {"lora": {"rank": 2, "merge": False}}),
+    "checkpoints": ("partial", {"log": {"save_steps": 2}}),
+}
+NEEDS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "offload": "trl"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = make_world(tmp_path_factory.mktemp("world"))
+    make_rows(folder)
+    return folder
+
+
+def run(world, out, objective, **changes):
+    """Train in bf16; every logged loss is a number, and the model scores."""
+    changes["optimiser"] = {"precision": "bf16", **changes.get("optimiser", {})}
+    folder = train(
+        TrainConfig.model_validate(settings(world, objective, 1, **changes)), out
+    )
+    losses = [line["loss"] for line in log_lines(out) if "loss" in line]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    assert np.isfinite(load_scorer(folder, device="cuda").score(["1+1="], ["2"])).all()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains(world, tmp_path, objective):
+    run(world, tmp_path / "run", objective)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_every_way_of_training(world, tmp_path, how):
+    pytest.importorskip(NEEDS.get(how, "torch"))
+    objective, changes = HOW[how]
+    try:
+        run(world, tmp_path / "run", objective, **copy.deepcopy(changes))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "fsdp2_offload", "zero2", "zero3"])
+def test_two_gpus_train_what_one_does(world, tmp_path, engine):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    if engine.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    for processes, out in ((2, tmp_path / "two"), (1, tmp_path / "one")):
+        config = tmp_path / f"{processes}.yaml"
+        config.write_text(json.dumps(settings(world, FARMA, processes)))
+        command = [sys.executable, "-m", "rewardsteer", "train", str(config), "--out", str(out)]
+        if processes == 2:
+            command[1:2] = [
+                "-m", "accelerate.commands.launch", "--num_processes", "2",
+                "--config_file", str(ROOT / "launch" / f"{engine}.yaml"), "-m",
+            ]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+        try:
+            subprocess.run(command, check=True, cwd=ROOT, timeout=900)
+        finally:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    assert max(distance(tmp_path / "one", tmp_path / "two").values()) < 1e-3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
