@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import vllm
-
 from rewardsteer.decoding.engines.vllm_settings import guided_by
 from rewardsteer.decoding.engines.vllm_start import start
 from tests.vllm.models import LENGTH, WEIGHTS, make_requests

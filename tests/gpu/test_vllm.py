@@ -11,9 +11,9 @@ import torch
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
-from tests.gpu.answers import COUNT, weight_of  # noqa: E402
-from tests.models.test_shared_backbone import keep_adapter  # noqa: E402
-from tests.vllm.models import save_models  # noqa: E402
+from tests.gpu.answers import COUNT, weight_of
+from tests.models.test_shared_backbone import keep_adapter
+from tests.vllm.models import save_models
 
 ROOT = Path(__file__).parents[2]
 DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}
