@@ -1,4 +1,4 @@
-"""Guided vLLM on a GPU: both runners, CUDA graphs, compiled code, drafts of n-grams, several GPUs."""
+"""Guided vLLM on a GPU: runners, CUDA graphs, compiled code, drafts of n-grams, several GPUs."""
 
 import json
 import os
