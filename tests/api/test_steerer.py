@@ -151,3 +151,10 @@ def test_a_model_that_scores_texts_chooses_among_draws(folders):
     assert steerer.config.method == "best_of_n"
     [answer] = steerer.generate("1+1=", max_new_tokens=8)
     assert answer.reward == -len(answer.text)
+
+
+def test_a_template_may_be_a_mapping(folders):
+    own = {"kind": "text", "prompt": "Q {prompt}"}
+    assert Steerer(folders / "policy", method="none", template=own).template.prompt == "Q {prompt}"
+    with pytest.raises(ConfigError, match="as a mapping of settings"):
+        Steerer(folders / "policy", method="none", template="chat")

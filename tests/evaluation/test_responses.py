@@ -12,16 +12,20 @@ from rewardsteer.cli.main import app
 from rewardsteer.data.responses import Responses
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.responses import evaluate_responses
+from rewardsteer.models.text_scorer import TextScorer
 from tests.api.conftest import make_folders
 
 
-class Table:
-    """Rewards by text."""
+class Table(TextScorer):
+    """Rewards by text; one that has none cannot be scored."""
 
     def __init__(self, rewards):
         self.rewards = rewards
 
-    def score(self, prompts, completions, *, batch_size=16):
+    def score(self, prompts, completions, *, batch_size=16, closed=True):
+        for number, one in enumerate(completions, start=1):
+            if one not in self.rewards:
+                raise DataError(f"Row {number} is too long.")
         return np.array([self.rewards[one] for one in completions])
 
 
@@ -93,3 +97,16 @@ def test_command_and_python_agree(place, tmp_path):
     )
     assert refused.exit_code != 0
     assert "evaluate preference" in refused.output + str(refused.exception)
+
+
+def test_responses_that_cannot_be_scored_are_left_out(caplog):
+    ratings = [1.0, 3.0, 2.0, 1.0, 4.0, 0.0]
+    known = {text: reward for text, reward in REWARDS.items() if text not in "bf"}
+    found = evaluate_responses(Table(known), rows("rating", ratings))["rating"]
+    assert found["count"] == 4
+    kept = [ratings[at] for at in (0, 2, 3, 4)]
+    assert found["pearson"] == pytest.approx(stats.pearsonr([*known.values()], kept).statistic)
+    assert "2 of 6 responses could not be scored" in caplog.text
+    assert "This response is too long." in caplog.text
+    with pytest.raises(DataError, match="is too long"):
+        evaluate_responses(Table({}), rows("rating", ratings))

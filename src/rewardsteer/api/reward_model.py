@@ -73,7 +73,7 @@ class RewardModel:
             revision: branch, tag or commit on the hub.
             kind: see docs/reward_models.md; None: detected from the folder.
             trust_remote_code: allow Python code from the folder to run.
-            options: of the kind, else of transformers' ``from_pretrained``.
+            options: ``subfolder``; of the kind; else of transformers' ``from_pretrained``.
 
         Raises:
             CheckpointError: the model does not exist, or is not a reward model.

@@ -5,11 +5,10 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts
+from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts, as_template
 from rewardsteer.api.parts import load_policy_of, reward_models_of, scorer_of, tokenizer_of
 from rewardsteer.api.reward_model import as_reward_model
 from rewardsteer.configuration import load_config
-from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.default_method import WITHOUT_REWARD_MODEL, log_choice
 from rewardsteer.decoding.engines.choice import HERE, EngineChoice
@@ -53,7 +52,8 @@ class Steerer:
         tokenizer: of the policy; needed with a loaded model, and with the engine ``openai`` by
             methods that extend responses.
         goal: a goal state for methods that use one; None: the reward model's own.
-        template: how prompts are written; None: the reward model's, else the chat template.
+        template: how prompts are written, see `RewardModel.from_pretrained`; None: the reward
+            model's, else the chat template.
         device, dtype: of the policy, see `RewardModel.from_pretrained`.
         base_url: address of the engine ``openai``, ending in ``/v1``.
         engine_options: of the engine ``vllm`` its engine arguments (``gpu_memory_utilization``, …),
@@ -75,7 +75,7 @@ class Steerer:
     def __init__(
         self, policy: Any, reward_model: Any = None, method: str | None = None, *,
         engine: str = "transformers", tokenizer: Any = None, goal: "GoalState | None" = None,
-        template: Template | None = None, device: str = AUTO, dtype: Any = "auto",
+        template: Any = None, device: str = AUTO, dtype: Any = "auto",
         base_url: str | None = None, reward_weights: Sequence[float] | None = None,
         gate_model: Any = None, draft_model: Any = None,
         engine_options: Mapping[str, Any] | None = None, **settings: Any,
@@ -97,7 +97,7 @@ class Steerer:
         if self.reward_models and takes_no_reward_model(method):
             raise ConfigError(f"The method {method!r} uses no reward model; leave it out.")
         self.config = load_config(DecodingConfig, {"method": method, **settings})
-        self.engine, self.template, self.base_url = engine, template, base_url
+        self.engine, self.template, self.base_url = engine, as_template(template), base_url
         self._goal, self._own_goal = goal, goal
         self._weights, self._device, self._dtype = reward_weights, device, dtype
         self._engine_options = dict(engine_options or {})

@@ -23,6 +23,10 @@ KindOptions = Annotated[
 ]
 
 
+# Arguments of `rewardsteer.models.kinds.load_scorer` that are no options of a kind.
+_OTHERS = ("kind", "device", "dtype", "template", "trust_remote_code", "revision", "pairs")
+
+
 def read_kind(name: str | None, items: list[str] | None) -> dict[str, Any]:
     """``kind`` (a known kind or None) and its options; see `check_kind` and `kind_options`."""
     check_kind(name)
@@ -44,7 +48,7 @@ def kind_options(items: list[str] | None) -> dict[str, Any]:
         name, is_pair, value = item.partition("=")
         if not is_pair or not name.isidentifier():
             raise ConfigError(f"Expected --kind-option name=value, got {item!r}.")
-        if name in ("kind", "device", "dtype", "template", "trust_remote_code", "revision"):
+        if name in _OTHERS:
             raise ConfigError(
                 f"--kind-option {name} is no option of a kind; use the command's own option."
             )

@@ -1,10 +1,13 @@
 """Agreement of a reward model with given numbers of responses: ratings, ranks, labels."""
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from rewardsteer.data.render import Tools
 from rewardsteer.data.responses import Responses
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.statistics import (
@@ -14,7 +17,10 @@ from rewardsteer.evaluation.statistics import (
     share,
     wins,
 )
-from rewardsteer.models.text_scorer import TextScorer, score_with_tools
+from rewardsteer.models.text_scorer import NUMBERED_ROW, TextScorer, score_with_tools
+from rewardsteer.records import Prompt
+
+logger = logging.getLogger(__name__)
 
 Announce = Callable[[int, int], None]
 # Responses scored between two announcements.
@@ -41,24 +47,44 @@ def evaluate_responses(
         prompts. Undefined figures are left out.
 
     Raises:
-        DataError: no rows, or a response that is too long.
+        DataError: no rows, or no response that the model can score; the others are left out with
+            a warning.
     """
     if not rows:
         raise DataError("Expected responses with numbers to evaluate, got none.")
     prompts = [row.prompt for row in rows for _ in row.responses]
     completions = [one for row in rows for one in row.responses]
     tools = [row.tools for row in rows for _ in row.responses]
-    rewards = np.empty(len(completions))
+    rewards, reasons = np.empty(len(completions)), list[DataError]()
     for start in range(0, len(completions), _TOGETHER):
         announce(start, len(completions))
         part = slice(start, start + _TOGETHER)
-        rewards[part] = score_with_tools(
-            scorer, prompts[part], completions[part], tools[part], batch_size=batch_size
+        rewards[part] = _rewards(
+            scorer, prompts[part], completions[part], tools[part], batch_size, reasons
         )
     announce(len(completions), len(completions))
+    if len(reasons) == len(completions):
+        raise reasons[0]
+    if reasons:
+        logger.warning(
+            "%d of %d responses could not be scored and are left out; one reason: %s",
+            len(reasons), len(completions), NUMBERED_ROW.sub("This response", str(reasons[0])),
+        )
     keys = np.unique([repr(prompt) for prompt in prompts], return_inverse=True)[1]
     names = dict.fromkeys(name for row in rows for name in row.numbers)
     return {name: _figures(rewards, _column(rows, name), keys) for name in names}
+
+
+def _rewards(
+    scorer: TextScorer, prompts: Sequence[Prompt], completions: Sequence[str],
+    tools: Sequence[Tools | None], batch_size: int, reasons: list[DataError],
+) -> np.ndarray:
+    """Rewards ``[N]``, NaN where there is none; the reasons are added to the list."""
+    if any(tools):
+        return score_with_tools(scorer, prompts, completions, tools, batch_size=batch_size)
+    found = scorer.score_each(prompts, completions, batch_size=batch_size)
+    reasons.extend(one for one in found if isinstance(one, DataError))
+    return np.array([math.nan if isinstance(one, DataError) else one for one in found])
 
 
 def _column(rows: Sequence[Responses], name: str) -> np.ndarray:
@@ -70,7 +96,7 @@ def _column(rows: Sequence[Responses], name: str) -> np.ndarray:
 
 
 def _figures(rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
-    known = np.isfinite(values)
+    known = np.isfinite(values) & np.isfinite(rewards)
     rewards, values, prompts = rewards[known], values[known], prompts[known]
     count = len(np.unique(prompts))
     found: dict[str, Any] = {

@@ -10,22 +10,37 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PARTS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
-def locate(source: str | Path, revision: str | None = None, *, code: bool = False) -> Path:
+def locate(
+    source: str | Path, revision: str | None = None, *, code: bool = False, subfolder: str = ""
+) -> Path:
     """The folder of a reward model; one that is only named is fetched from the hub, or found in its
-    cache. ``revision`` is a branch, tag or commit there; ``code`` fetches Python files too.
+    cache. ``revision`` is a branch, tag or commit there; ``code`` fetches Python files too. The
+    model is in ``subfolder`` where one is named.
 
     Raises:
         CheckpointError: there is no such folder or name, or it is a file.
     """
     path = Path(source)
     check_place(source)
-    if path.is_dir():
-        return path
+    if not path.is_dir():
+        path = _fetched(source, revision, code=code, subfolder=subfolder) / subfolder
+    elif subfolder:
+        path /= subfolder
+    if not path.is_dir():
+        raise CheckpointError(f"Expected a model folder at {path}, there is none.")
+    return path
+
+
+def _fetched(
+    source: str | Path, revision: str | None, *, code: bool, subfolder: str
+) -> Path:
     from huggingface_hub import snapshot_download
 
+    within = f"{subfolder.strip('/')}/" if subfolder else ""
+    parts = [*_PARTS, *(["*.py"] if code else [])]
     try:
         return Path(snapshot_download(
-            str(source), revision=revision, allow_patterns=[*_PARTS, *(["*.py"] if code else [])]
+            str(source), revision=revision, allow_patterns=[within + part for part in parts]
         ))
     except Exception as error:  # offline, unknown, gated: the library and its clients raise dozens
         raise CheckpointError(nowhere(source, error)) from error

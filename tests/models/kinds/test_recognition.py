@@ -130,3 +130,15 @@ def test_two_kinds_that_recognise_one_folder_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(KINDS.get("adapter"), "recognises", classmethod(lambda *_: True))
     with pytest.raises(CheckpointError, match="could be of the kinds adapter and classifier"):
         recognise(folder)
+
+
+def test_a_model_in_a_subfolder(tmp_path):
+    """Weights, tokenizer and configuration are all read there."""
+    save_classifier(tmp_path / "repository", "llama3", seed=1)
+    inner = save_classifier(tmp_path / "repository" / "last", "gemma", seed=2)
+    scorer = load_scorer(tmp_path / "repository", subfolder="last", device="cpu")
+    alone = load_scorer(inner, device="cpu")
+    assert scorer.score(["a"], ["b"]) == alone.score(["a"], ["b"])
+    assert (scorer.name, scorer.fingerprint) == (alone.name, alone.fingerprint)
+    with pytest.raises(CheckpointError, match=r"model folder at .*first, there is none"):
+        load_scorer(tmp_path / "repository", subfolder="first")

@@ -55,7 +55,7 @@ def load_scorer(
     name_or_path: str | Path, *, kind: str | None = None, device: "str | torch.device" = AUTO,
     dtype: "torch.dtype | None" = None, template: "Template | None" = None,
     revision: str | None = None, trust_remote_code: bool = False, pairs: bool = False,
-    **options: Any,
+    subfolder: str = "", **options: Any,
 ) -> "TextScorer":
     """Load a reward model of any kind.
 
@@ -70,6 +70,7 @@ def load_scorer(
         revision: branch, tag or commit on the hub.
         trust_remote_code: let Python code from the folder run.
         pairs: whether a model that compares two responses and gives no rewards will do.
+        subfolder: of the folder or repository, where the model is there.
         options: of the kind (docs/reward_models.md), and of ``from_pretrained`` (``device_map``).
 
     Raises:
@@ -81,9 +82,11 @@ def load_scorer(
     from rewardsteer.models.kinds.recognition import find_kind
     from rewardsteer.models.pair_scorer import no_reward
 
-    check_types(load_scorer, {"trust_remote_code": trust_remote_code, "revision": revision})
+    given = {"trust_remote_code": trust_remote_code, "revision": revision, "subfolder": subfolder}
+    check_types(load_scorer, given)
     chosen, folder = find_kind(
-        name_or_path, kind=kind, revision=revision, trust_remote_code=trust_remote_code
+        name_or_path, kind=kind, revision=revision, trust_remote_code=trust_remote_code,
+        subfolder=subfolder,
     )
     made = KINDS.get(chosen)
     if made.compares and not pairs:

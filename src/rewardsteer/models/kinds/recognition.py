@@ -14,7 +14,7 @@ from rewardsteer.models.places import check_place, locate, no_model
 
 def find_kind(
     name_or_path: str | Path, *, kind: str | None = None, revision: str | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool = False, subfolder: str = "",
 ) -> tuple[str, FolderDescription]:
     """The name of a model's kind and what its folder holds; loads no weights.
 
@@ -26,9 +26,9 @@ def find_kind(
         kind = next((one for one in KINDS.names() if KINDS.get(one).recognises_name(name)), None)
     if kind is not None and not KINDS.get(kind).in_folder:
         return kind, FolderDescription(name, Path(name), trusted=trust_remote_code)
+    place = locate(name_or_path, revision, code=trust_remote_code, subfolder=subfolder)
     folder = describe_folder(
-        name, locate(name_or_path, revision, code=trust_remote_code),
-        trusted=trust_remote_code,
+        f"{name}/{subfolder}" if subfolder else name, place, trusted=trust_remote_code
     )
     return kind or recognise(folder), folder
 
