@@ -54,6 +54,8 @@ def test_the_threshold_decides_who_writes(threshold, wrote):
         assert outcome.reward == pytest.approx(reward)
         # The small policy drafts each step; the large one writes what is refused.
         assert cost.lm_calls == 2 + wrote
+        # Each draft is scored, and the response where its last step is none.
+        assert cost.rm_calls == 2 + (wrote > 0)
         assert cost.lm_tokens > cost.draft_tokens > 0 or not wrote
     mean = np.mean([outcome.reward for outcome, _ in respond("rsd", 50, accept_reward=threshold)])
     assert math.isfinite(mean)

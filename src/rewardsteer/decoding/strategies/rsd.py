@@ -25,6 +25,7 @@ class Rsd(TwoPolicies):
         """The response of both policies."""
         config = self.config
         # Two samples, each with draws of its own.
+        value: float | None = None
         response, draft = engine.start(0, beside=self.drafter), engine.start_on(self.drafter, 1)
         for _ in range(config.max_steps):
             if response.finish_reason:
@@ -36,5 +37,7 @@ class Rsd(TwoPolicies):
             else:
                 await response.extend(config.step_tokens, stop=self.stop)
                 draft.take_over(response)
-        [value] = await self.values([draft], scorer)
+                value = None
+        if value is None:
+            [value] = await self.values([draft], scorer)
         return Outcome(response, self.reward(value))
