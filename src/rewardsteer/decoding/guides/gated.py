@@ -1,11 +1,11 @@
 """A guide that acts at some tokens: the reward model is asked about these rows alone.
 
 Its cache catches up when a row is asked about again, in one forward pass over all tokens since
-then. Each row is asked about when its own gate opens, whatever the other rows do, so responses do not
-depend on the batch, and costs by at most a token for each guided one. (Waiting until several rows are due would save forward passes of
-the reward model and cost some of the policy, about a fifth of both together at 16 rows and a share
-of 16 %; but a waiting row must be copied out of the policy's cache and back, which takes that
-away.)
+then. Each row is asked about when its own gate opens, whatever the other rows do, so responses do
+not depend on the batch, and costs by at most a token for each guided one. (Waiting until several
+rows are due would save forward passes of the reward model and cost some of the policy, about a
+fifth of both together at 16 rows and a share of 16 %; but a waiting row must be copied out of the
+policy's cache and back, which takes that away.)
 
 Shapes: B rows, V the policy's logits a row.
 """
