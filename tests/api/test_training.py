@@ -3,6 +3,8 @@
 import json
 
 import datasets
+import numpy
+import pandas
 import pytest
 
 from rewardsteer import RewardModel, evaluate, train
@@ -116,6 +118,8 @@ def test_errors(folders, tmp_path):
         train("bt", folders / "base", ["a"], output_dir=tmp_path / "d")
     with pytest.raises(DataError, match="no such file"):
         train("bt", folders / "base", "nowhere.jsonl", output_dir=tmp_path / "e")
+    with pytest.raises(ConfigError, match=r"classes of transformers\.TrainerCallback, got 3"):
+        train("bt", folders / "base", str(tmp_path), output_dir=tmp_path / "f", callbacks=[3])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
@@ -124,6 +128,24 @@ def test_errors(folders, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     with pytest.raises(DataError, match="no such file"):
         evaluate(folders / "bt", "nowhere.jsonl")
+
+
+@pytest.mark.parametrize(("rows", "message"), [
+    (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), r"dataset\['train'\]"),
+    (pandas.DataFrame(ROWS), r"got a DataFrame; .*to_dict\('records'\)"),
+    ([*ROWS, {"prompt": "p", "chosen": {1}}], "Row 26 .* cannot hold .a set.; convert it"),
+    ([{"prompt": "\ud800", "chosen": "a", "rejected": "b"}], "Row 1 .* surrogates not allowed"),
+])
+def test_rows_that_are_no_rows_are_told_with_what_to_give(folders, tmp_path, rows, message):
+    with pytest.raises(DataError, match=message):
+        train("bt", folders / "base", rows, output_dir=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_numbers(folders, tmp_path):
+    rows = [{"prompt": f"{i}", "response": "a", "rating": numpy.float32(i)} for i in range(9)]
+    train("regression", folders / "base", rows, output_dir=tmp_path / "out", **FEW)
+    assert '"rating": 8.0' in (tmp_path / "out.rows.jsonl").read_text()
 
 
 def test_a_run_goes_on_with_the_same_rows_alone(folders, tmp_path):

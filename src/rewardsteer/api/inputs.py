@@ -243,16 +243,26 @@ def as_prompts(value: Any) -> list[Prompt]:
     return [as_prompt(one) for one in value]
 
 
+# What to give in place of other forms of rows.
+_REMEDIES = {
+    "DatasetDict": "; give one of its splits, such as dataset['train']",
+    "DataFrame": "; give its rows, as frame.to_dict('records')",
+}
+
+
 def as_json_lines(dataset: Any) -> str:
     """Rows of preference pairs as the text of a JSONL file.
 
     Raises:
-        DataError: ``dataset`` is not a dataset or list of mappings, or has no rows.
+        DataError: ``dataset`` is not a dataset or list of mappings, has no rows, or holds what JSON
+            cannot (numbers and arrays of numpy become plain ones).
     """
-    if not isinstance(dataset, Iterable) or isinstance(dataset, Mapping):
+    # Iterating over a table of pandas yields the names of its columns.
+    table = hasattr(dataset, "columns")
+    if not isinstance(dataset, Iterable) or isinstance(dataset, Mapping) or table:
         raise DataError(
-            "Expected a dataset as a datasets.Dataset, a list of mappings or a path, got "
-            f"{type(dataset).__name__}."
+            "Expected a dataset as a datasets.Dataset, a list of mappings or a path, got a "
+            f"{type(dataset).__name__}{_REMEDIES.get(type(dataset).__name__, '')}."
         )
     lines = []
     for number, row in enumerate(dataset, start=1):
@@ -261,10 +271,23 @@ def as_json_lines(dataset: Any) -> str:
                 f"Expected row {number} of the dataset as a mapping with the columns prompt, "
                 f"chosen and rejected, got {type(row).__name__}."
             )
-        lines.append(json.dumps(dict(row), ensure_ascii=False) + "\n")
+        try:
+            lines.append(json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n")
+            lines[-1].encode()
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"Row {number} of the dataset holds a value that JSON cannot hold ({error}); "
+                "convert it to text, a number or a list."
+            ) from error
     if not lines:
         raise DataError("The dataset holds no rows.")
     return "".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__}")
 
 
 def _form(value: Any) -> DataError:

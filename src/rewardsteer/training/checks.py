@@ -1,6 +1,6 @@
 """Checks of settings before anything is read or written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,19 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
         config, evaluate=True,
         keep_best=config.select == "best" and keeps_best(config.log, config.trainer),
     )
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise `ConfigError` for what is neither a callback of transformers nor a class of one."""
+    from transformers import TrainerCallback
+
+    for one in callbacks:
+        kind = one if isinstance(one, type) else type(one)
+        if not issubclass(kind, TrainerCallback):
+            raise ConfigError(
+                "callbacks are objects or classes of transformers.TrainerCallback, got "
+                f"{one!r}."
+            )
 
 
 def check_head_gives(objective: Objective, head: HeadConfig) -> None:

@@ -63,8 +63,10 @@ def read_recipe(name: str) -> dict[str, Any]:
     file = own_file(name)
     if file is not None:
         return read_yaml(file)
+    own = own_recipe(name)
+    hint = nearest(name, known) if own == name else f" Did you mean {own!r}?"
     raise ConfigError(
-        f"Unknown recipe {name!r}.{nearest(name, known)} Known: {', '.join(known)}; or give a "
+        f"Unknown recipe {name!r}.{hint} Known: {', '.join(known)}; or give a "
         "YAML file."
     )
 

@@ -33,7 +33,7 @@ from rewardsteer.objectives.combine import build_objective
 from rewardsteer.outputs import claimed_folder, read_json, write_json
 from rewardsteer.quiet import keep_log
 from rewardsteer.training.checkpoints import named_failure
-from rewardsteer.training.checks import check_settings
+from rewardsteer.training.checks import check_callbacks, check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_training
 from rewardsteer.training.fit import fit
@@ -74,7 +74,8 @@ def train(
             phase; they come after those of the settings.
 
     Raises:
-        ConfigError: contradictory settings, or other ones than the interrupted run's.
+        ConfigError: contradictory settings, other ones than the interrupted run's, or ``callbacks``
+            that are none.
         OutputError: ``out`` is not empty and neither flag was given; or something cannot be
             written, and finished phases and checkpoints stay.
         DataError: no rows, or data prepared with another tokenizer.
@@ -85,6 +86,7 @@ def train(
     # Under a launcher every process runs this; only the first one makes folders and writes files.
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     makers = check_settings(config, processes.num_processes)
+    check_callbacks(callbacks)
     tokenizer = load_tokenizer(config.base_model)
     ensure_padding_token(tokenizer, grow=not keeps_adapters(config))
     if config.prepared is not None:
