@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from rewardsteer.decoding.answer import run as respond
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.batch import Batch
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods
-from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.running import in_order

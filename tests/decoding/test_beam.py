@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from rewardsteer.cli.generate import generate_command
 from rewardsteer.cli.group import Group
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.answer import run as respond
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.sample import Encoded

@@ -7,11 +7,11 @@ from functools import partial, wraps
 import pytest
 import torch
 
+from rewardsteer.decoding.answer import run as respond
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.running import in_order

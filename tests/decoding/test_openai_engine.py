@@ -8,16 +8,11 @@ import pytest
 import torch
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.answer import run, scoring_beside
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
-from rewardsteer.decoding.generate import (
-    build_method,
-    generate_by,
-    require_answers,
-    run,
-    scoring_beside,
-)
+from rewardsteer.decoding.generate import build_method, generate_by, require_answers
 from rewardsteer.decoding.methods import needs_goal
 from rewardsteer.decoding.sample import Encoded, Stop
 from rewardsteer.errors import ConfigError, DataError

@@ -8,10 +8,11 @@ from functools import partial
 
 import pytest
 
+from rewardsteer.decoding.answer import run
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.generate import build_method, generate, require_answers, run
+from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.base import Strategy

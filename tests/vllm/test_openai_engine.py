@@ -9,18 +9,13 @@ import torch
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from rewardsteer.decoding.answer import run, scoring_beside  # noqa: E402
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engine import Encoded  # noqa: E402
 from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
 from rewardsteer.decoding.engines.openai import OpenAIEngine  # noqa: E402
 from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods  # noqa: E402
-from rewardsteer.decoding.generate import (  # noqa: E402
-    build_method,
-    generate,
-    generate_by,
-    run,
-    scoring_beside,
-)
+from rewardsteer.decoding.generate import build_method, generate, generate_by  # noqa: E402
 from rewardsteer.decoding.methods import needs_goal  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402

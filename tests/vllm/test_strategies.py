@@ -8,10 +8,11 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 import torch  # noqa: E402
 
 from rewardsteer.data.template import Template  # noqa: E402
+from rewardsteer.decoding.answer import answer  # noqa: E402
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engines.vllm_engine import VllmEngine  # noqa: E402
 from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
-from rewardsteer.decoding.generate import answer, build_method, generate  # noqa: E402
+from rewardsteer.decoding.generate import build_method, generate  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
 from rewardsteer.decoding.prompts import Prepared  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402

@@ -29,7 +29,7 @@ from rewardsteer.records import Generation, Prompt
 if TYPE_CHECKING:
     from rewardsteer.api.inspecting import Inspected
     from rewardsteer.api.table import Table
-    from rewardsteer.decoding.generate import Watch
+    from rewardsteer.decoding.answer import Watch
     from rewardsteer.decoding.requests import Request
     from rewardsteer.goals.goal_state import GoalState
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import Method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix

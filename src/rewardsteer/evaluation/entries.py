@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import Method, build_method
+from rewardsteer.decoding.generate import build_method
 from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import members

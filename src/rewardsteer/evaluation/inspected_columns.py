@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rewardsteer.data.text_ids import plain_text
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import Method
 from rewardsteer.evaluation.divergence import Replay, distances
 from rewardsteer.evaluation.inspection_records import Alternative
 from rewardsteer.models.compatibility import members

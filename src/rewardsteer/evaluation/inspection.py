@@ -13,8 +13,9 @@ import torch
 from rewardsteer.data.sources.files import well_formed
 from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.data.text_ids import plain_text
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import Method, generate, require_answers
+from rewardsteer.decoding.generate import generate, require_answers
 from rewardsteer.decoding.prompts import prompts_as_read
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.strategies.early_rejection import crossings

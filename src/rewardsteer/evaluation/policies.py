@@ -6,11 +6,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.choice import HERE, EngineChoice
-from rewardsteer.decoding.generate import Method, checked
+from rewardsteer.decoding.generate import checked
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.sample import Encoded

@@ -13,10 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from rewardsteer.configuration import load_config
-from rewardsteer.distributed import (
-    gather_rows,
-    global_mean,
-)
+from rewardsteer.distributed import gather_rows, global_mean
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
 from rewardsteer.objectives.contrastive import (

@@ -15,12 +15,8 @@ from rewardsteer.serving.errors import (
     failed,
 )
 from rewardsteer.serving.middleware import LEFT
-from rewardsteer.serving.reward_schema import (
-    PairsRequest,
-    RerankRequest,
-    RewardsRequest,
-    TextsRequest,
-)
+from rewardsteer.serving.pooling_schema import PairsRequest, RerankRequest, TextsRequest
+from rewardsteer.serving.reward_schema import RewardsRequest
 from rewardsteer.serving.schema import ChatRequest, CompletionRequest, InspectRequest
 
 # Field names, suggested where a request has an unknown one.

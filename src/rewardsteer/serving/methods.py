@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import across
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.fitting import methods_for
-from rewardsteer.decoding.generate import Method, build_method
+from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import METHODS, asks_candidates, is_guide, needs_goal
 from rewardsteer.decoding.second_models import check_drafter, check_scout

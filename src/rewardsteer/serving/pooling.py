@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 
 from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.pooling_schema import PairsRequest, RerankRequest, TextsRequest
 from rewardsteer.serving.reward_replies import (
     ClassData,
     DocumentText,
@@ -22,7 +23,6 @@ from rewardsteer.serving.reward_replies import (
     RerankReply,
     ScoreData,
 )
-from rewardsteer.serving.reward_schema import PairsRequest, RerankRequest, TextsRequest
 from rewardsteer.serving.rewards import RewardJob
 from rewardsteer.serving.scoring import (
     check_count,

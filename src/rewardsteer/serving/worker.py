@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rewardsteer.decoding.generate import run, scoring_beside
+from rewardsteer.decoding.answer import run, scoring_beside
 from rewardsteer.decoding.running import Program
 from rewardsteer.decoding.sample import Sample
 from rewardsteer.errors import RewardsteerError

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.decoding.answer import Method
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Engine
@@ -22,7 +23,6 @@ from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLike
 from rewardsteer.decoding.engines.vllm_requests import is_guided, parameters, take
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import Running, built_for, check_device, start
-from rewardsteer.decoding.generate import Method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.farma import Farma
 from rewardsteer.decoding.guides.genarm import GenArm
