@@ -181,6 +181,10 @@ def test_models_that_do_not_fit(folders, tmp_path):
         ImplicitScorer.load(*folders, reduction="norm")
     with pytest.raises(ConfigError, match="sum, mean or norm"):
         ImplicitScorer.load(*folders, reduction="max")
+    for beta in (0, -1.0, float("nan")):
+        # Before a model loads, and one that is not there is not missed.
+        with pytest.raises(ConfigError, match="beta= as a positive number"):
+            ImplicitScorer.load(tmp_path / "absent", reference_free=True, beta=beta)
     with pytest.raises(CheckpointError, match="there is none"):
         ImplicitScorer.load(folders[0], tmp_path / "absent")
 

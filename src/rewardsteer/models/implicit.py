@@ -6,6 +6,7 @@ the end of the response included (arXiv 2305.18290). Sums up to a token are proc
 the log-probabilities.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +48,7 @@ class ImplicitScorer(TextScorer):
         name, fingerprint: for messages and result files.
 
     Raises:
-        ConfigError: ``norm`` with a reference.
+        ConfigError: ``norm`` with a reference, or a ``beta`` that is not positive.
     """
 
     template: Template
@@ -56,12 +57,7 @@ class ImplicitScorer(TextScorer):
         self, policy: Any, reference: Any, tokenizer: Any, template: Template | None = None, *,
         beta: float = 0.1, reduction: Reduction = "sum", name: str = "", fingerprint: str = "",
     ) -> None:
-        if reduction not in ("sum", "mean", "norm"):
-            raise ConfigError(f"Expected reduction sum, mean or norm, got {reduction!r}.")
-        if reduction == "norm" and reference is not None:
-            raise ConfigError(
-                "reduction='norm' is for a policy without a reference; use sum or mean."
-            )
+        _check_settings(beta, reduction, alone=reference is None)
         self.policy, self.reference = policy.eval(), reference and reference.eval()
         self.tokenizer = tokenizer
         self.template = resolve(template or Template(), tokenizer)
@@ -100,6 +96,7 @@ class ImplicitScorer(TextScorer):
                 "pass reference=FOLDER_OR_NAME, or reference_free=True to score by the policy "
                 "alone."
             )
+        _check_settings(beta, reduction, alone=reference is None)
         folder = locate(source, revision)
         tokenizer, other, prints = load_tokenizer(folder), None, [fingerprint(folder)]
         if reference is not None:
@@ -279,4 +276,16 @@ def _check_tokenizers(
             f"The policy {policy} and the reference {reference} must have one vocabulary, for "
             "their log-probabilities of the same tokens are compared, and theirs differ; use the "
             "model that the policy's training began with."
+        )
+
+
+def _check_settings(beta: float, reduction: str, *, alone: bool) -> None:
+    """Raise `ConfigError` on settings that give no rewards; ``alone``: there is no reference."""
+    if reduction not in ("sum", "mean", "norm"):
+        raise ConfigError(f"Expected reduction sum, mean or norm, got {reduction!r}.")
+    if not (math.isfinite(beta) and beta > 0):
+        raise ConfigError(f"Expected beta= as a positive number, got {beta}.")
+    if reduction == "norm" and not alone:
+        raise ConfigError(
+            "reduction='norm' is for a policy without a reference; use sum or mean."
         )

@@ -1,6 +1,7 @@
 """Several outputs: combined as asked or as published, shown by name, refused where unknown."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -82,6 +83,9 @@ def test_rewards_are_weighted_sums(tmp_path, names, options, weights):
     (["a", "b", "c"], {"weights": {"a": 1, "e": 2}}, "no attribute e"),
     (["a", "b", "c"], {"weights": {}}, "it has a, b, c"),
     (["a", "b", "c"], {"weights": [1, 2]}, "one number for each of a, b, c"),
+    (["a", "b", "c"], {"weights": 5}, "one number for each of a, b, c"),
+    (["a", "b", "c"], {"weights": {"a": "x"}}, "one number for each of a, b, c"),
+    (["a", "b", "c"], {"weights": [1, 2, math.nan]}, "one number for each of a, b, c"),
     (["a", "b", "c"], {"weights": [1, 2, 3], "attribute": "a"}, "not both"),
 ])
 def test_unknown_combinations_are_refused(tmp_path, names, options, said):

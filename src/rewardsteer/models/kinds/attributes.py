@@ -1,5 +1,6 @@
 """Classifiers with several outputs: attributes such as helpfulness, combined to one reward."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -142,13 +143,14 @@ def choose_weights(
                 f"The reward model {model} has no attribute {', '.join(unknown) or '(none)'}; it "
                 f"has {known}."
             )
-        return torch.tensor([float(weights.get(name, 0.0)) for name in names])
+        weights = [weights.get(name, 0.0) for name in names]
     if weights is not None:
-        if isinstance(weights, str) or len(weights) != len(names):
+        numbers = [*weights] if isinstance(weights, Sequence) else []
+        if len(numbers) != len(names) or not all(map(_is_number, numbers)):
             raise ConfigError(
                 f"Expected weights= as one number for each of {known}, or by name; got {weights!r}."
             )
-        return torch.tensor([float(weight) for weight in weights])
+        return torch.tensor([float(one) for one in numbers])
     if len(names) == 2:
         return torch.tensor([-1.0, 1.0])
     plain = [_plain(name) for name in names]
@@ -158,6 +160,10 @@ def choose_weights(
         f"The reward model {model} has {len(names)} outputs ({known}) and does not say how they "
         "are combined; pass attribute=NAME or weights={NAME: WEIGHT, …}."
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain(name: str) -> str:
