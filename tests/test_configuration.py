@@ -140,6 +140,7 @@ def test_registry_lists_what_it_knows():
 @pytest.mark.parametrize(("text", "words"), [
     ("b: [1, 2\nc: {x\n", "line 2, column 2: expected ',' or ']', but got ':'"),
     ("a:\n\tb: 1\n", "line 2, column 1: found character"),
+    ("a: 1\nb: {c: 1, d: 2, c: 3}\n", "line 2, column 17: the key 'c' stands there twice"),
 ])
 def test_a_fault_of_yaml_is_one_line_with_its_place(tmp_path, text, words):
     (tmp_path / "x.yaml").write_text(text)

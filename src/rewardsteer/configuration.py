@@ -122,10 +122,25 @@ def load_config(
         raise ConfigError(explain(kind, error, values, origin)) from error
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which would take the last one of equal keys in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Called by PyYAML."""
+        node, seen = super().compose_mapping_node(anchor), set[Any]()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises `ConfigError` if the file is missing or not a mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        values = _UniqueKeys(path.read_text(encoding="utf-8-sig")).get_single_data()
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

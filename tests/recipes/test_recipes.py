@@ -11,6 +11,7 @@ from rewardsteer.data.sources import SOURCES
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.distillation.config import DistilConfig
 from rewardsteer.distillation.run import distil
+from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer, read_card
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -59,6 +60,15 @@ def world(tmp_path_factory):
 
 def test_there_are_recipes():
     assert {"tldr/farma", "hh/bt", "ultrafeedback/pargs", "arithmetic/farma"} <= set(list_recipes())
+
+
+def test_a_recipe_of_another_command_or_of_a_short_name_is_told():
+    with pytest.raises(ConfigError, match="pairs/distil is one of 'rewardsteer distil', not of"):
+        read_recipe("pairs/distil", "train")
+    with pytest.raises(ConfigError, match="pairs/bt is one of 'rewardsteer train', not of"):
+        read_recipe("pairs/bt", "distil")
+    with pytest.raises(ConfigError, match=r"Unknown recipe 'bt'\. Did you mean 'pairs/bt'\?"):
+        read_recipe("bt", "train")
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def train(
     from rewardsteer.training.run import train as run
 
     out = Path(output_dir)
-    values: dict[str, Any] = read_recipe(own_recipe(recipe))
+    values: dict[str, Any] = read_recipe(own_recipe(recipe), "train")
     if base_model is not None:
         values["base_model"] = str(base_model)
     rows = None

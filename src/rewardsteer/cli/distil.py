@@ -47,7 +47,7 @@ def distil_command(
     from rewardsteer.errors import DataError
 
     config = load_config(
-        DistilConfig, read_recipe(recipe), overrides or (), file=own_file(recipe)
+        DistilConfig, read_recipe(recipe, "distil"), overrides or (), file=own_file(recipe)
     )
     check_model(config.policy, config.base_model)
     check_reward_model(config.teacher)

@@ -48,7 +48,7 @@ def train_command(
 
     # Settings are checked before torch is imported, so that a typing mistake is reported at once.
     config = load_config(
-        TrainConfig, read_recipe(recipe), overrides or (), file=own_file(recipe)
+        TrainConfig, read_recipe(recipe, "train"), overrides or (), file=own_file(recipe)
     )
 
     if config.prepared is not None:

@@ -51,18 +51,29 @@ def recipe_title(name: str) -> str:
     return " ".join(comment).partition(". ")[0].removesuffix(".") + "."
 
 
-def read_recipe(name: str) -> dict[str, Any]:
+def read_recipe(
+    name: str, command: Literal["train", "distil", "any"] = "any"
+) -> dict[str, Any]:
     """The settings of a shipped recipe or of a YAML file.
 
+    Args:
+        name: of the recipe or file.
+        command: that the recipe is for; any: also recipes of other commands are read.
+
     Raises:
-        ConfigError: neither; lists the shipped ones.
+        ConfigError: neither (lists the shipped ones), or a recipe of another command.
     """
-    known = list_recipes("any")
+    known = list_recipes(command)
     if name in known:
         return read_yaml(FOLDER / f"{name}.yaml")
     file = own_file(name)
     if file is not None:
         return read_yaml(file)
+    if name in list_recipes("any"):
+        other = "distil" if command == "train" else "train"
+        raise ConfigError(
+            f"The recipe {name} is one of 'rewardsteer {other}', not of 'rewardsteer {command}'."
+        )
     own = own_recipe(name)
     hint = nearest(name, known) if own == name else f" Did you mean {own!r}?"
     raise ConfigError(
