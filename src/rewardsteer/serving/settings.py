@@ -109,6 +109,11 @@ def _method_settings(request: GenerationFields) -> dict[str, Any]:
             f"method_settings knows no {unknown!r}; it has {', '.join(sorted(_OF_METHODS))}.",
             f"method_settings.{unknown}",
         )
+    if given.get("drop_rule") == "probability":
+        raise bad_request(
+            "method_settings.drop_rule: 'probability' needs the file of a calibration, which "
+            "requests cannot name; use 'below', 'patience' or 'none'.", "method_settings.drop_rule",
+        )
     return given
 
 

@@ -109,7 +109,7 @@ class Strategy:
         if count > 1 and self.config.mode == "greedy":
             raise ConfigError(
                 f"The method {self.name!r} draws {what or f'n = {count} responses'}, but greedy "
-                "decoding gives the same one each time; use mode 'sample'"
+                "decoding gives the same one each time; use a temperature above 0 (mode 'sample')"
                 + ("." if what else " or n = 1.")
             )
 

@@ -48,7 +48,7 @@ class Cards(Strategy):
         if config.mode == "greedy" and config.max_rejections:
             raise ConfigError(
                 "The method 'cards' draws rejected segments again, but greedy decoding gives the "
-                "same one each time; use mode 'sample'."
+                "same one each time; use a temperature above 0 (mode 'sample')."
             )
         if config.segment_min > config.segment_tokens:
             raise ConfigError(
