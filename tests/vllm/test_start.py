@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -111,6 +112,18 @@ def make_processor(size=79, ranks=1):
         parts=[SimpleNamespace(vocabulary=size, normalise=False)], failed={}
     )
     return processor, model
+
+
+def test_names_of_an_engine_that_has_ended_are_refused(monkeypatch):
+    monkeypatch.setattr(RewardProcessor, "_engines", [])
+    first, second = Mock(), Mock()
+    RewardProcessor.add_engine(first, ["farma"])
+    RewardProcessor.add_engine(second, ["genarm"])
+    asked = SimpleNamespace(extra_args={"reward_weight": 1.0, "reward_model": "farma"})
+    RewardProcessor.validate_params(asked)
+    del first
+    with pytest.raises(ConfigError, match="must be one of 'genarm', got 'farma'"):
+        RewardProcessor.validate_params(asked)
 
 
 class Late:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+R = TypeVar("R")
+
 NOTHING = "–"  # stands in a table for a figure that was not measured
 
 
@@ -187,9 +189,6 @@ class Section(NamedTuple):
     title: str
     slug: str
     blocks: Sequence[Block]
-
-
-R = TypeVar("R")
 
 
 def run_by_run(runs: Mapping[str, R], blocks_of: Callable[[R], Iterable[Block]]) -> list[Block]:

@@ -15,8 +15,6 @@ from rewardsteer.decoding.penalties import ending_ids
 from rewardsteer.decoding.sample import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.sampling import TokenLogprob, ranked
 
-_NOWHERE = Stop()
-
 
 class SampleEngine(Protocol):
     """The part of an engine that samples call; tokenizer and ``readable`` are the policy's."""
@@ -68,7 +66,7 @@ class TokenSample(Sample):
         self.ending = ending_ids(config, engine.stop_ids)
         self.growing = self.revised = False
         self.limit = self.begin = 0
-        self.stop = _NOWHERE
+        self.stop = Stop()
         self.held: Any = None
         self.error: Exception | None = None
         self.future: asyncio.Future[None] | None = None
@@ -84,7 +82,7 @@ class TokenSample(Sample):
             raise Aborted
         if self.finish_reason is not None or self.limit <= self.begin:
             return
-        self.stop, self.growing = stop or _NOWHERE, True
+        self.stop, self.growing = stop or Stop(), True
         self.future = asyncio.get_running_loop().create_future()
         self.engine.grow(self)
         try:

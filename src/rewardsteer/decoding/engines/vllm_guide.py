@@ -12,7 +12,8 @@ Shapes: B rows of a step, R of them guided, V the policy's vocabulary, S slots o
 """
 
 import logging
-from pathlib import Path
+import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -44,13 +45,16 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
     `rewardsteer.decoding.engines.vllm_settings.parse_reward_params`. Requests that do not ask, or
     ask with weight 0, keep their logits bit by bit, and a step without any that asks computes no
     rewards.
-
-    Attributes:
-        models: folders of the reward models of this process's engines, by name; the plugin fills
-            it in, so that requests can be checked before they reach an engine.
     """
 
-    models: ClassVar[dict[str, Path]] = {}
+    # Configurations of this process's engines, which end with them, and the names of their models.
+    _engines: ClassVar[list[tuple["weakref.ref[VllmConfig]", list[str]]]] = []
+
+    @classmethod
+    def add_engine(cls, config: "VllmConfig", models: Iterable[str]) -> None:
+        """Note the names of an engine's reward models, so that requests are checked before they
+        reach it; the plugin calls this."""
+        cls._engines.append((weakref.ref(config), list(models)))
 
     def __init__(
         self, vllm_config: "VllmConfig", state: Any, is_pin_memory: bool = False
@@ -75,7 +79,9 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
     def validate_params(cls, sampling_params: "SamplingParams") -> None:
         """Refuse a request whose arguments are wrong; raises `ConfigError`, a ``ValueError``."""
         given = sampling_params.extra_args or {}
-        parse_reward_params(given, cls.models or [given.get("reward_model", "")])
+        cls._engines[:] = [one for one in cls._engines if one[0]() is not None]
+        known = [name for _, models in cls._engines for name in models]
+        parse_reward_params(given, known or [given.get("reward_model", "")])
 
     def is_argmax_invariant(self) -> bool:
         """Rewards change which token is best."""

@@ -73,7 +73,7 @@ class _GuidedConfig:
             )
         settings = read_settings(model.hf_config)
         check(settings, model)
-        RewardProcessor.models.update(settings.folders)
+        RewardProcessor.add_engine(vllm_config, settings.folders)
         others = [one for one in model.logits_processors or [] if one != PROCESSOR]
         model.logits_processors = [*others, PROCESSOR]
 
