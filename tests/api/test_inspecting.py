@@ -45,5 +45,5 @@ def test_a_steerer_adds_what_the_policy_preferred(folders, model):
 
 
 def test_a_steerer_without_a_reward_model_has_nothing_to_inspect(folders):
-    with pytest.raises(ConfigError, match="with a reward model"):
+    with pytest.raises(ConfigError, match=r"needs the engine 'transformers' and a reward model"):
         Steerer(folders / "policy", device="cpu").inspect("1+1=", "2")

@@ -3,7 +3,7 @@
 import functools
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,10 +145,13 @@ def compare(
 
     limits = None if budget is None else Budget(budget, budget_per_prompt)  # type: ignore[arg-type]
     entries = _entries(steerer, methods)
+    # A GPU has no room for two of vLLM.
+    steerer.close()
     with ExitStack() as stack:
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        policy = stack.enter_context(closing(ComparedPolicy(steerer.choice)))
         figures = generation.compare(
-            entries, ComparedPolicy(steerer.choice), as_requests(as_prompts(prompts)),
+            entries, policy, as_requests(as_prompts(prompts)),
             Judge(as_reward_model(judge).scorer, {}), Path(place),
             template=steerer.template, budget=limits,
         )

@@ -1,18 +1,20 @@
 """`Steerer`: a policy, a reward model and a decoding method, on any engine."""
 
-import queue
-import threading
+import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts, as_template
 from rewardsteer.api.parts import load_policy_of, reward_models_of, scorer_of, tokenizer_of
 from rewardsteer.api.reward_model import as_reward_model
+from rewardsteer.api.streaming import pieces
 from rewardsteer.configuration import load_config
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.default_method import WITHOUT_REWARD_MODEL, log_choice
 from rewardsteer.decoding.engines.choice import HERE, EngineChoice
 from rewardsteer.decoding.engines.registry import ENGINES
+from rewardsteer.decoding.engines.shared import SharedEngine
 from rewardsteer.decoding.fitting import check_gate
 from rewardsteer.decoding.methods import (
     accepts_goal,
@@ -110,6 +112,20 @@ class Steerer:
         check_draft_model(self.config, draft_model, engine, self.tokenizer)
         self.policy = load_policy_of(policy, engine, device, dtype)
         self._drafter = load_policy_of(draft_model, engine, device, dtype)
+        # Prompts of later calls may be longer than those of the first.
+        self._shared = SharedEngine(self.choice, longest=None)
+        self._answers: weakref.ref[Generator[Generation, None, None]] | None = None
+
+    def close(self) -> None:
+        """Stop vLLM, which goes on running between calls, and free its memory; the next call starts
+        it again. Nothing for other engines. A ``with`` block does the same at its end."""
+        self._shared.close()
+
+    def __enter__(self) -> "Steerer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         models = ", ".join(repr(one.scorer.name) for one in self.reward_models) or "none"
@@ -151,12 +167,14 @@ class Steerer:
             RewardsteerError: the prompt cannot be answered.
         """
         from rewardsteer.decoding.guides.base import LogitsGuide
+        from rewardsteer.decoding.requests import as_requests
 
         config = self._settings(settings)
         if self.engine != "transformers" or not isinstance(self._method(config), LogitsGuide):
             yield self._one(as_prompt(prompt), settings).text
             return
-        yield from self._pieces(as_prompt(prompt), config)
+        requests = as_requests([as_prompt(prompt)])
+        yield from pieces(lambda watch: self._run(requests, config, watch))
 
     def compare(self, prompts: Any, methods: Any, **options: Any) -> "Table":
         """Compare methods on the same prompts; see `rewardsteer.api.evaluation.compare`."""
@@ -236,42 +254,21 @@ class Steerer:
     ) -> Generator[Generation, None, None]:
         from rewardsteer.decoding.generate import generate_by
 
-        choice, method, given = self.choice, self._method(config), self.drafter_for(config)
-        if given is not None:
-            method.drafter = choice.second(given).open(config)
-        return generate_by(
-            choice.open(config), requests, method, config, template=self.template, watch=watch
+        self._check_idle()
+        method, drafter = self._method(config), self.drafter_for(config)
+        self._shared.turn_to(method, drafter, self.config.batch_size)
+        answers = generate_by(
+            self._shared.open(method, config, drafter), requests, method, config,
+            template=self.template, watch=watch,
         )
+        self._answers = weakref.ref(answers)
+        return answers
 
-    def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:
-        """Pieces of the text of one response, which another thread generates."""
-        from rewardsteer.decoding.generate import require_answers
-        from rewardsteer.decoding.requests import as_requests
-
-        pieces: queue.Queue[str | BaseException | None] = queue.Queue()
-        left = threading.Event()
-
-        def tell(text: str) -> None:
-            if left.is_set():
-                raise InterruptedError("nobody listens any more")
-            pieces.put(text)
-
-        def work() -> None:
-            try:
-                list(require_answers(self._run(
-                    as_requests([prompt]), config, watch=lambda sample: sample.listen(tell)
-                )))
-                pieces.put(None)
-            except BaseException as error:
-                pieces.put(error)
-
-        thread = threading.Thread(target=work, name="streaming", daemon=True)
-        thread.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-        finally:
-            left.set()
-            thread.join()
+    def _check_idle(self) -> None:
+        """Raise `ConfigError` while vLLM, which answers one call at a time, answers another."""
+        last = None if self._answers is None else self._answers()
+        if self.engine == "vllm" and last and getgeneratorstate(last) != GEN_CLOSED:
+            raise ConfigError(
+                "vLLM still answers an earlier call of this Steerer; read all its answers first, "
+                "or close its generator."
+            )

@@ -70,13 +70,14 @@ class Engine:
         self._texts: dict[int, str] = {}
 
     @classmethod
-    def share(cls, source: Any, longest: int, **options: Any) -> dict[str, Any]:
+    def share(cls, source: Any, longest: int | None, **options: Any) -> dict[str, Any]:
         """The options of ``open`` for several engines of one policy, one after another, with what
         they share: a loaded policy, a running vLLM. Here: as given.
 
         Args:
             source: as ``open`` takes it.
-            longest: maximum of prompt and response tokens of all runs; 0: not known.
+            longest: maximum of prompt and response tokens of all runs; 0: that of the first run;
+                None: as many as the policy can read.
             options: of ``open``.
         """
         return options

@@ -31,7 +31,7 @@ def check_run(run: Run, entries: Sequence[Entry]) -> None:
         if scorer is not None:
             _check_judge(user, scorer)
     if not policy.here:
-        policy.longest = max(_longest(run, entry) for entry in entries)
+        policy.shared.longest = max(_longest(run, entry) for entry in entries)
     for entry in entries:
         policy.check(entry)
     given = next((one.id for one in run.requests if one.prompt_ids is not None), None)

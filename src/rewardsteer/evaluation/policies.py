@@ -11,8 +11,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.choice import HERE, EngineChoice
+from rewardsteer.decoding.engines.shared import SharedEngine
 from rewardsteer.decoding.generate import checked
-from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.evaluation.budget import Sizes, relative_sizes
@@ -31,32 +31,17 @@ class ComparedPolicy:
 
     Attributes:
         tokenizer: the policy's; None where only a server knows it.
-        longest: maximum of prompt and response tokens of all methods, to be set before first use;
-            0: not known.
+        shared: its engine.
     """
 
     def __init__(self, choice: EngineChoice) -> None:
         self.tokenizer, self.engine = choice.tokenizer, choice.name
-        self.longest = 0
-        self._given = choice
-        self._seconds: dict[Any, EngineChoice] = {}
-        self._held: tuple[Any, ...] | None = None
+        self.shared = SharedEngine(choice)
 
     @classmethod
     def loaded(cls, policy: Any, tokenizer: Any) -> "ComparedPolicy":
         """A causal LM in this process, with its tokenizer."""
         return cls(EngineChoice(HERE, None, {"policy": policy}, given_tokenizer=tokenizer))
-
-    @cached_property
-    def _choice(self) -> EngineChoice:
-        return self._given.shared(self.longest)
-
-    def _second(self, given: Any) -> EngineChoice:
-        """The choice for a second policy, which loads once for all methods that name it."""
-        key = str(given) if isinstance(given, str | Path) else id(given)
-        if key not in self._seconds:
-            self._seconds[key] = self._choice.second(given).shared(self.longest)
-        return self._seconds[key]
 
     @property
     def here(self) -> bool:
@@ -67,12 +52,12 @@ class ComparedPolicy:
     @property
     def model(self) -> Any:
         """The loaded policy; only `here`."""
-        return self._choice.options["policy"]
+        return self.shared.choice.options["policy"]
 
     @cached_property
     def abilities(self) -> frozenset[str]:
         """What its engine can do; a server is asked."""
-        found: frozenset[str] = self._choice.open(with_defaults(DecodingConfig())).abilities
+        found: frozenset[str] = self.shared.choice.open(with_defaults(DecodingConfig())).abilities
         return found
 
     def open(self, entry: "Entry", config: DecodingConfig) -> tuple[Engine, Method]:
@@ -82,18 +67,8 @@ class ComparedPolicy:
             entry: names the method and its models.
             config: may differ from the entry's in seed and number of samples.
         """
-        method, options = entry.method(config), self._choice.options
-        if entry.drafter is not None:
-            method.drafter = self._second(entry.drafter).open(config)
-        # These place the other reward models: one that guides inside the engine goes with it.
-        own = {name: None for name in ("reward_device", "reward_dtype")
-               if name in options and self._guide(method)}
-        return self._choice.open(config, **own), method
-
-    def _guide(self, method: Method) -> str | None:
-        """The folder of a reward model that guides inside the engine; None without one."""
-        inside = self._choice.kind.holds_guides and isinstance(method, LogitsGuide)
-        return method.scorer.name if inside and method.scorer is not None else None
+        method = entry.method(config)
+        return self.shared.open(method, config, entry.drafter), method
 
     def check(self, entry: "Entry") -> None:
         """Refuse an entry that cannot run, before any does.
@@ -107,10 +82,11 @@ class ComparedPolicy:
 
     def turn_to(self, entry: "Entry") -> None:
         """Make room for an entry whose models do not run together with those of the last one."""
-        needs = self._guide(entry.method()), str(entry.drafter), entry.config.batch_size
-        if self._held is not None and self._held != needs:
-            self._choice.kind.release(self._choice.options)
-        self._held = needs
+        self.shared.turn_to(entry.method(), entry.drafter, entry.config.batch_size)
+
+    def close(self) -> None:
+        """Stop a vLLM that runs for it."""
+        self.shared.close()
 
     def log_likelihoods(
         self, entry: "Entry", rows: Sequence[Row], batch_size: int
@@ -136,7 +112,7 @@ class ComparedPolicy:
     def parameters(self, second: Any = None) -> float:
         """Number of the policy's weights, or of a second policy's; NaN for one that only a server
         knows."""
-        choice = self._choice if second is None else self._second(second)
+        choice = self.shared.choice if second is None else self.shared.second(second)
         if "policy" in choice.options:
             return sum(weight.numel() for weight in choice.options["policy"].parameters())
         where = choice.options.get("model") if choice.by_address else choice.source

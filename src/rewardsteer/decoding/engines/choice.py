@@ -99,7 +99,7 @@ class EngineChoice:
         others = {name: one for name, one in self.options.items() if name != "policy"}
         return replace(own, source=str(policy), options=others)
 
-    def shared(self, longest: int = 0) -> "EngineChoice":
+    def shared(self, longest: int | None = 0) -> "EngineChoice":
         """The choice for several engines of this policy, one after another, which share what takes
         long to load; see `rewardsteer.decoding.engine.Engine.share`."""
         return replace(self, options=self.kind.share(self.source, longest, **self.options))

@@ -115,7 +115,7 @@ class OpenAIEngine(Engine):
         return cls(endpoint, tokenizer, settings, places=config.batch_size, spare=spare)
 
     @classmethod
-    def share(cls, source: Any, longest: int, **options: Any) -> dict[str, Any]:
+    def share(cls, source: Any, longest: int | None, **options: Any) -> dict[str, Any]:
         """The options with a free position: vLLM's server draws a token after a row whose
         likelihood it is asked for. See `Engine.share`."""
         return options | {"spare": 1}

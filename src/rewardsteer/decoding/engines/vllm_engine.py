@@ -23,22 +23,16 @@ from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLike
 from rewardsteer.decoding.engines.vllm_requests import is_guided, parameters, take
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import Running, built_for, check_device, start
+from rewardsteer.decoding.engines.vllm_support import check_supported, is_guided_by
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.guides.farma import Farma
-from rewardsteer.decoding.guides.genarm import GenArm
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.memory import EngineError
-from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError, NonFiniteError
-from rewardsteer.models.compatibility import members
 from rewardsteer.records import Cost
-
-# The guides whose rules the model has.
-_RULES = (Plain, Farma, GenArm)
 
 
 class VllmEngine(Engine):
@@ -94,14 +88,15 @@ class VllmEngine(Engine):
         engine = cls(None, tokenizer, policy_settings(source), places=config.batch_size)
         limit, engine.readable = model_bounds(source)
         engine._running = running or Running()
-        engine.position_limit = limit and limit - engine._running.spare
+        limits = [one for one in (limit, options.get("max_model_len")) if one is not None]
+        engine.position_limit = min(limits) - engine._running.spare if limits else None
         engine._source, engine._options = source, {"dtype": dtype or "auto"} | options
         engine._devices = device, reward_device, reward_dtype
         return engine
 
     @classmethod
     def share(
-        cls, source: str, longest: int, *, running: Running | None = None, **options: Any
+        cls, source: str, longest: int | None, *, running: Running | None = None, **options: Any
     ) -> dict[str, Any]:
         """The options with a vLLM that starts once; see `Engine.share`."""
         return {"running": running or Running(longest, spare=1), **options}
@@ -116,7 +111,7 @@ class VllmEngine(Engine):
         check_supported(method, config)
         device, *reward = self._devices
         check_device(device)
-        if _is_guided_by(method) and any(reward):
+        if is_guided_by(method) and any(reward):
             raise ConfigError(
                 "A reward model that guides inside vLLM runs where the policy does, in its "
                 "precision; leave out the reward model's own (--reward-device, --reward-dtype)."
@@ -132,22 +127,35 @@ class VllmEngine(Engine):
         if self.llm is not None:
             return
         self.llm = self._running.policies.get(self._source)
-        if self.llm is not None:
-            return
-        scorer, guided = method.scorer, _is_guided_by(method)
+        if self.llm is None:
+            self.llm = self._running.policies[self._source] = self._start(method, config, longest)
+        if method.scorer is not None and not is_guided_by(method):
+            # After vLLM has reserved its device memory.
+            method.scorer.to(choose_device(self._devices[1] or built_for()))
+
+    def _start(self, method: Method, config: DecodingConfig, longest: int) -> Any:
+        options: dict[str, Any] = {"max_num_seqs": config.batch_size}
+        most = self._longest(method, longest)
+        if most is not None:
+            options["max_model_len"] = most
+        options |= self._options
+        if is_guided_by(method):
+            folder = method.scorer.name
+            vocabulary_card(folder, Path(folder))
+            options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([folder])
+        return start(self._source, **options)
+
+    def _longest(self, method: Method, longest: int) -> int | None:
+        """Maximum of tokens that rows have together with what vLLM draws after them; None: as many
+        as the policy can read, which only vLLM knows."""
         # For likelihoods, vLLM draws a token after the longest row.
         spare = self._running.spare or "likelihoods" in method.abilities
-        longest = max(longest, self._running.longest) + spare
-        if guided and scorer.position_limit is not None:
-            longest = min(longest, scorer.position_limit)
-        options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | self._options
-        if guided:
-            vocabulary_card(scorer.name, Path(scorer.name))
-            options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([scorer.name])
-        self.llm = self._running.policies[self._source] = start(self._source, **options)
-        if scorer is not None and not guided:
-            # After vLLM has reserved its device memory.
-            scorer.to(choose_device(self._devices[1] or built_for()))
+        limits = [method.scorer.position_limit] if is_guided_by(method) else []
+        if self._running.longest is not None:
+            limits.append(max(longest, self._running.longest) + spare)
+        elif self.position_limit is not None:
+            limits.append(self.position_limit + self._running.spare)
+        return min((one for one in limits if one is not None), default=None)
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
@@ -262,31 +270,8 @@ class VllmEngine(Engine):
         return asked
 
 
-def _is_guided_by(method: Method) -> bool:
-    return isinstance(method, LogitsGuide) and method.scorer is not None
-
-
 def _failures(model: Any) -> dict[str, str]:
     """Run in a worker: the requests whose guidance failed, with the reasons."""
     failed = dict(model.failed)
     model.failed.clear()
     return failed
-
-
-def check_supported(method: Method, config: DecodingConfig) -> None:
-    """Raise `ConfigError` unless vLLM can do this; see `check_abilities` for strategies."""
-    kind = METHODS.get(config.method)
-    controls = (config.weight_end, config.target_kl, config.max_kl)
-    wanting = {
-        f"the method {config.method!r}": issubclass(kind, LogitsGuide) and kind not in _RULES,
-        "several reward models": len(members(method.scorer)) > 1,
-        "a schedule or KL of the weight": any(control is not None for control in controls),
-        "gates": config.gate != "always",
-        "a power of the policy": config.policy_power != 1,
-        "drafts of this package (it has its own)": config.draft != "none",
-    }
-    for what, wanted in wanting.items():
-        if wanted:
-            raise ConfigError(
-                f"The vLLM engine does not know {what}; use the engine transformers (--engine)."
-            )

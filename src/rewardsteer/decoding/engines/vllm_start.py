@@ -18,13 +18,14 @@ class Running:
     """What runs in this process for several engines, one after another.
 
     Attributes:
-        longest: maximum of prompt and response tokens of all runs; 0: not known.
+        longest: maximum of prompt and response tokens of all runs; 0: that of the first run; None:
+            as many as the policy can read.
         spare: 1 where likelihoods of whole rows will be asked for, whatever the method: vLLM then
             draws a token after them.
         policies: a ``vllm.LLM`` by the policy's folder or hub name.
     """
 
-    longest: int = 0
+    longest: int | None = 0
     spare: int = 0
     policies: dict[str, Any] = field(default_factory=dict)
 

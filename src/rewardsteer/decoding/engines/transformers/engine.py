@@ -72,7 +72,7 @@ class TransformersEngine(Engine):
         return cls(policy, tokenizer, Bounds(places=config.batch_size))
 
     @classmethod
-    def share(cls, source: str, longest: int, **options: Any) -> dict[str, Any]:
+    def share(cls, source: str, longest: int | None, **options: Any) -> dict[str, Any]:
         """The options with the loaded policy; see `Engine.share`."""
         return {"policy": options.get("policy") or load_policy(source, **options), **options}
 
