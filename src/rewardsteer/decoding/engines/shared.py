@@ -36,7 +36,7 @@ class SharedEngine:
 
     def second(self, given: Any) -> EngineChoice:
         """The choice for a second policy, which loads once for all methods that name it."""
-        key = str(given) if isinstance(given, str | Path) else id(given)
+        key = _key(given)
         if key not in self._seconds:
             self._seconds[key] = self.choice.second(given).shared(self.longest)
         return self._seconds[key]
@@ -60,7 +60,7 @@ class SharedEngine:
 
     def turn_to(self, method: Method, drafter: Any, batch_size: int) -> None:
         """Make room for a method whose models do not run together with those of the last one."""
-        needs = self._guide(method), str(drafter), batch_size
+        needs = self._guide(method), _key(drafter), batch_size
         if self._held is not None and self._held != needs:
             self.close()
         self._held = needs
@@ -75,3 +75,7 @@ class SharedEngine:
         """The folder of a reward model that guides inside the engine; None without one."""
         inside = self.choice.kind.holds_guides and isinstance(method, LogitsGuide)
         return method.scorer.name if inside and method.scorer is not None else None
+
+
+def _key(policy: Any) -> str | int:
+    return str(policy) if isinstance(policy, str | Path) else id(policy)
