@@ -223,7 +223,8 @@ def train_all(
         train(TrainConfig(
             base_model=str(policy if whole else lower), head=head, data=data,
             phases=phases, rounds=len(phases), last_phase=phases[0].name,
-            policy=str(policy), seed=seed, optimiser=_optimiser(5e-4, 8, tiny),
+            policy=str(policy) if "policy" in name else None, seed=seed,
+            optimiser=_optimiser(5e-4, 8, tiny),
             # With adapters on upper layers alone, the backward pass ends above the lower ones.
             lora=LoraSettings(rank=16, target_modules=_upper(whole, tiny)),
             log=LogConfig(logging_steps=20, progress=False, print_logs=False, save_steps=0),
