@@ -56,8 +56,9 @@ numbers are in `benchmarks/results/architectures.json`.
 Some architectures scale their logits (Cohere, Granite, Falcon-H1, HyperCLOVA X, MiniCPM3). Here
 the scale is part of the head's weights, so an untrained vocabulary head gives the policy's
 logits. Others cap their logits (Gemma 2, Gemma 3n, Gemma 4, nanochat, VaultGemma,
-RecurrentGemma). Rewards are the logits before the cap. Training from encoder classifiers (BERT,
-RoBERTa, DeBERTa) is refused.
+RecurrentGemma). Rewards are the logits before the cap. Gemma 2 and VaultGemma also cap attention
+scores: they are loaded with `attn_implementation` `eager`, since transformers' default, `sdpa`,
+leaves this cap out. Training from encoder classifiers (BERT, RoBERTa, DeBERTa) is refused.
 
 """
 

@@ -86,9 +86,8 @@ from rewardsteer.outputs import claimed_folder
 
 with claimed_folder(Path(sys.argv[1])):
     (Path(sys.argv[1]) / "begun").touch()
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)
     time.sleep(600)
 """
 

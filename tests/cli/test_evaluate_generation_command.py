@@ -125,7 +125,7 @@ def test_a_judge_behind_an_address(world, tmp_path, monkeypatch):
     with Server(lambda *_: says("Hm.")) as server:
         result = usual(world, out, "--judge-url", server.url, "--judge-model", "other", "--resume")
     assert re.search(r"farma: the judge gave no verdict on \d pairs", result.stderr)
-    refused(usual(world, tmp_path / "new", *options), options[1], "does not work")
+    refused(usual(world, tmp_path / "new", *options), options[1], "check the address")
     assert not (tmp_path / "new").exists()
 
 

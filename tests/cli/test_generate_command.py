@@ -12,8 +12,7 @@ from rewardsteer.cli.group import Group
 from rewardsteer.cli.main import app as main
 from rewardsteer.cli.score import score_command
 from rewardsteer.data.template import Template
-from rewardsteer.decoding import generate as decoding
-from rewardsteer.decoding import running
+from rewardsteer.decoding import answer, running
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
@@ -107,7 +106,7 @@ def test_interruption_keeps_what_is_written(root, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield row
 
-    monkeypatch.setattr(decoding, "in_order", interrupted)
+    monkeypatch.setattr(answer, "in_order", interrupted)
     output = tmp_path / "y.jsonl"
     assert generate(root, output).exit_code == 130
     assert len(read(output)) == 2

@@ -96,7 +96,7 @@ def test_questions_that_nothing_was_trained_on_are_told_apart(demo):
     assert figures["accuracy_new"] == pytest.approx(sum(new) / len(new))
     assert all("auroc_new" in one for one in summary["reward_models"].values())
     page = (out / "report.html").read_text()
-    assert f"{len(new)} of the test questions are not among" in page
+    assert f"{len(new)} of the test questions occur neither in the training pairs nor among" in page
 
 
 def test_goal_section(demo):

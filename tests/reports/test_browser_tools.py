@@ -88,7 +88,7 @@ def test_tables_are_taken_along(visit, tmp_path):
 
 def test_the_spread_of_runs_is_in_sight_told_and_taken_along(visit, tmp_path):
     page = visit()
-    box = box_of(page, "SD is the standard deviation of the runs")
+    box = box_of(page, "SD is the standard deviation between the runs")
     assert box.locator(".scroll").evaluate("(one) => one.scrollWidth <= one.clientWidth")
     with page.expect_download() as kept:
         box.get_by_role("button", name="as JSON").click()
