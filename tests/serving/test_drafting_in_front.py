@@ -19,14 +19,12 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods
 from rewardsteer.decoding.generate import build_method, generate, generate_by
-from rewardsteer.decoding.sample import Encoded
 from rewardsteer.errors import ConfigError, MismatchError
-from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
+from tests.decoding.requested_likelihoods import PROMPT, check_found, of_all
 from tests.decoding.test_generate import make_policy, make_scorer
 from tests.fakes import character_tokenizer
 from tests.serving.running import make_service, running
@@ -163,22 +161,15 @@ def test_drafts_are_weighed_by_likelihoods_of_the_server(address, policies, scor
 
 
 def test_likelihoods_are_those_of_the_policy(address, policies):
-    prompt, before = TOKENIZER.encode("Sum of 3"), TOKENIZER.encode("ab")
-    several = [[5, 6, 7], [5], [9, 8]]
-    plain = PolicyLikelihoods(PrefixReader(policies[0]), prompt)
-
     async def asked():
         engine, _ = engines(address)
-        told = engine.likelihoods(Encoded("p", prompt))
-        found = [await told.of(one, several) for one in ([], before)]
+        told = engine.likelihoods(PROMPT)
+        found = await of_all(told)
         await engine.close()
         return found, told.cost
 
     found, cost = asyncio.run(asked())
-    for one, values in zip(([], before), found, strict=True):
-        assert values == pytest.approx(asyncio.run(plain.of(one, several)), abs=1e-5)
-    assert cost.lm_forwards == 6
-    assert cost.lm_tokens == 6 * len(prompt) + 3 * len(before) + 2 * 6
+    check_found(found, cost, policies[0], 1e-5)
     assert cost.seconds > 0
 
 

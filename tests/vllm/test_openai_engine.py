@@ -11,18 +11,17 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 
 from rewardsteer.decoding.answer import run, scoring_beside  # noqa: E402
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
-from rewardsteer.decoding.engine import Encoded  # noqa: E402
 from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
 from rewardsteer.decoding.engines.openai import OpenAIEngine  # noqa: E402
-from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods  # noqa: E402
 from rewardsteer.decoding.generate import build_method, generate, generate_by  # noqa: E402
 from rewardsteer.decoding.methods import needs_goal  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
+from rewardsteer.decoding.sample import Encoded  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
-from rewardsteer.models.prefix_reader import PrefixReader  # noqa: E402
+from tests.decoding.requested_likelihoods import PROMPT, check_found, of_all  # noqa: E402
 from tests.vllm.models import expected, make_requests, save_models  # noqa: E402
 from tests.vllm.test_server import Server  # noqa: E402
 
@@ -176,19 +175,14 @@ def test_an_interrupted_strategy_leaves_nothing_running(server, url, scorer, tok
 
 
 def test_likelihoods_are_those_of_the_policy(url, root, tokenizer):
-    prompt, several = tokenizer.encode("Sum of 3"), [[5, 6, 7], [5], [9, 8]]
-    plain = PolicyLikelihoods(PrefixReader(load_policy(root / "policy")), prompt)
-
     async def asked():
         engine = OpenAIEngine(Endpoint(url), tokenizer)
         assert "likelihoods" in engine.abilities
-        told = engine.likelihoods(Encoded("p", prompt))
-        found = [await told.of(before, several) for before in ([], [8, 9])]
+        told = engine.likelihoods(PROMPT)
+        found = await of_all(told)
         await engine.close()
         return found, told.cost
 
     found, cost = asyncio.run(asked())
-    for before, values in zip(([], [8, 9]), found, strict=True):
-        assert values == pytest.approx(asyncio.run(plain.of(before, several)), abs=1e-4)
     # Each as a whole, whatever the prefix cache holds.
-    assert cost.lm_tokens == 6 * len(prompt) + 3 * 2 + 2 * 6
+    check_found(found, cost, load_policy(root / "policy"), 1e-4)

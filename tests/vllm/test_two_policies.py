@@ -14,16 +14,20 @@ from rewardsteer import Steerer  # noqa: E402
 from rewardsteer.cli.main import app  # noqa: E402
 from rewardsteer.data.template import Template  # noqa: E402
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
-from rewardsteer.decoding.engine import Encoded  # noqa: E402
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine  # noqa: E402
-from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods  # noqa: E402
 from rewardsteer.decoding.engines.vllm_engine import VllmEngine  # noqa: E402
 from rewardsteer.decoding.engines.vllm_requests import parameters  # noqa: E402
 from rewardsteer.decoding.generate import build_method, generate, generate_by  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
 from rewardsteer.decoding.sample import Stop  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
-from rewardsteer.models.prefix_reader import PrefixReader  # noqa: E402
+from tests.decoding.requested_likelihoods import (  # noqa: E402
+    BEFORE,
+    CONTINUATIONS,
+    PROMPT,
+    check_found,
+    of_all,
+)
 from tests.fakes import character_tokenizer  # noqa: E402
 from tests.vllm.models import make_requests, save_models  # noqa: E402
 
@@ -122,16 +126,13 @@ def test_draws_depend_on_the_seed_alone(engines, root):
 
 
 def test_likelihoods_of_given_tokens(engines, root):
-    prompt, before = TOKENIZER.encode("Sum of 3"), TOKENIZER.encode("ab")
-    several = [[5, 6, 7], [5], [9, 8]]
-    plain = PolicyLikelihoods(PrefixReader(load_policy(root / "policy")), prompt)
     # Started by the tests before, or here.
     run(engines, root, DecodingConfig(method="gsi", n=1, **SHARED))
 
     async def asked():
-        told = engines[0].likelihoods(Encoded("p", prompt))
-        found = [await told.of(one, several) for one in ([], before)]
-        left = asyncio.create_task(told.of(before, several))
+        told = engines[0].likelihoods(PROMPT)
+        found = await of_all(told)
+        left = asyncio.create_task(told.of(BEFORE[1], CONTINUATIONS))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         left.cancel()
@@ -140,11 +141,8 @@ def test_likelihoods_of_given_tokens(engines, root):
         return found, told.cost
 
     found, cost = asyncio.run(asked())
-    for one, values in zip(([], before), found, strict=True):
-        assert values == pytest.approx(asyncio.run(plain.of(one, several)), abs=1e-4)
     # Each as a whole, whatever the prefix cache holds.
-    assert cost.lm_forwards == 6
-    assert cost.lm_tokens == 6 * len(prompt) + 3 * len(before) + 2 * 6
+    check_found(found, cost, load_policy(root / "policy"), 1e-4)
 
 
 def test_who_stops_listening_leaves_no_request(engines, root):

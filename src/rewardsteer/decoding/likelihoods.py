@@ -1,8 +1,9 @@
 """Log-probabilities of given tokens, from engines with the ability ``likelihoods``."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.records import Cost
@@ -40,3 +41,28 @@ def without_nan(values: list[float]) -> list[float]:
             "checkpoint may be damaged, or its values overflow in this dtype: try float32."
         )
     return values
+
+
+class RequestedLikelihoods(ABC):
+    """`Likelihoods` of a policy that is asked about each continuation by a request of its own.
+
+    Args:
+        engine: that takes the requests.
+        prompt_ids: the prompt of all responses, at least one token.
+    """
+
+    def __init__(self, engine: Any, prompt_ids: Sequence[int]) -> None:
+        self._engine, self._prompt = engine, list(prompt_ids)
+        self.cost = Cost()
+
+    async def of(
+        self, before: Sequence[int], continuations: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """See `Likelihoods.of`."""
+        return without_nan(await self._values([*self._prompt, *before], continuations))
+
+    @abstractmethod
+    async def _values(
+        self, base: list[int], continuations: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The log-probabilities of continuations of prompt and response; adds to the cost."""

@@ -5,10 +5,9 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
 
 from rewardsteer.decoding.engines.endpoint import tokens_read
-from rewardsteer.decoding.likelihoods import without_nan
+from rewardsteer.decoding.likelihoods import RequestedLikelihoods
 from rewardsteer.errors import DataError
 from rewardsteer.records import Cost
 
@@ -16,26 +15,14 @@ from rewardsteer.records import Cost
 _ECHO = {"echo": True, "logprobs": 0, "max_tokens": 0, "return_token_ids": True}
 
 
-class ServerLikelihoods:
-    """A `rewardsteer.decoding.likelihoods.Likelihoods` of a server's policy.
+class ServerLikelihoods(RequestedLikelihoods):
+    """Those of a server's policy; the engine is a
+    `rewardsteer.decoding.engines.openai.OpenAIEngine`."""
 
-    Args:
-        engine: a `rewardsteer.decoding.engines.openai.OpenAIEngine`.
-        prompt_ids: the prompt of all responses, at least one token.
-    """
-
-    def __init__(self, engine: Any, prompt_ids: Sequence[int]) -> None:
-        self._engine, self._prompt = engine, list(prompt_ids)
-        self.cost = Cost()
-
-    async def of(
-        self, before: Sequence[int], continuations: Sequence[Sequence[int]]
+    async def _values(
+        self, base: list[int], continuations: Sequence[Sequence[int]]
     ) -> list[float]:
-        """See `rewardsteer.decoding.likelihoods.Likelihoods.of`."""
-        base = [*self._prompt, *before]
-        return without_nan(
-            await asyncio.gather(*(self._of(base, one) for one in continuations))
-        )
+        return await asyncio.gather(*(self._of(base, one) for one in continuations))
 
     async def _of(self, base: list[int], tokens: Sequence[int]) -> float:
         row, endpoint = [*base, *tokens], self._engine.endpoint

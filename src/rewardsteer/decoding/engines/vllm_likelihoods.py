@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rewardsteer.decoding.likelihoods import without_nan
+from rewardsteer.decoding.likelihoods import RequestedLikelihoods
 from rewardsteer.records import Cost
 
 
@@ -56,29 +56,19 @@ class Continuation:
             self.future.exception()
 
 
-class VllmLikelihoods:
-    """A `rewardsteer.decoding.likelihoods.Likelihoods` of vLLM's policy.
+class VllmLikelihoods(RequestedLikelihoods):
+    """Those of vLLM's policy; the engine is a
+    `rewardsteer.decoding.engines.vllm_engine.VllmEngine`."""
 
-    Args:
-        engine: a `rewardsteer.decoding.engines.vllm_engine.VllmEngine`.
-        prompt_ids: the prompt of all responses, at least one token.
-    """
-
-    def __init__(self, engine: Any, prompt_ids: Sequence[int]) -> None:
-        self._engine, self._prompt = engine, list(prompt_ids)
-        self.cost = Cost()
-
-    async def of(
-        self, before: Sequence[int], continuations: Sequence[Sequence[int]]
+    async def _values(
+        self, base: list[int], continuations: Sequence[Sequence[int]]
     ) -> list[float]:
-        """See `rewardsteer.decoding.likelihoods.Likelihoods.of`."""
-        asked = [Continuation([*self._prompt, *before], one) for one in continuations]
+        asked = [Continuation(base, one) for one in continuations]
         for one in asked:
             self._engine.ask(one)
         try:
-            values = await asyncio.gather(*(one.future for one in asked))
+            return await asyncio.gather(*(one.future for one in asked))
         finally:
             for one in asked:
                 self._engine.leave(one)
                 self.cost += one.cost
-        return without_nan(values)
