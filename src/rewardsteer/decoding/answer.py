@@ -31,6 +31,11 @@ Method = LogitsGuide | Strategy
 Watch = Callable[[Sample], None]
 
 
+def is_guided_by(method: Method) -> bool:
+    """Whether the method's reward model acts on next-token scores, inside the engine."""
+    return isinstance(method, LogitsGuide) and method.scorer is not None
+
+
 def answer(
     engine: Engine, prompts: Sequence[Prepared], method: Method, config: DecodingConfig,
     template: Template, label: str, watch: Watch | None = None,

@@ -4,11 +4,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.decoding.answer import Method
+from rewardsteer.decoding.answer import Method, is_guided_by
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.choice import EngineChoice
-from rewardsteer.decoding.guides.base import LogitsGuide
 
 
 class SharedEngine:
@@ -73,8 +72,8 @@ class SharedEngine:
 
     def _guide(self, method: Method) -> str | None:
         """The folder of a reward model that guides inside the engine; None without one."""
-        inside = self.choice.kind.holds_guides and isinstance(method, LogitsGuide)
-        return method.scorer.name if inside and method.scorer is not None else None
+        inside = self.choice.kind.holds_guides and is_guided_by(method)
+        return method.scorer.name if inside else None
 
 
 def _key(policy: Any) -> str | int:

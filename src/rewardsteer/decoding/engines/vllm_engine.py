@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.decoding.answer import Method
+from rewardsteer.decoding.answer import Method, is_guided_by
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Engine
@@ -23,7 +23,7 @@ from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLike
 from rewardsteer.decoding.engines.vllm_requests import is_guided, parameters, take
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import Running, built_for, check_device, start
-from rewardsteer.decoding.engines.vllm_support import check_supported, is_guided_by
+from rewardsteer.decoding.engines.vllm_support import check_supported
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.weights import Weight

@@ -14,11 +14,6 @@ from rewardsteer.models.compatibility import members
 _RULES = (Plain, Farma, GenArm)
 
 
-def is_guided_by(method: Method) -> bool:
-    """Whether the method's reward model acts on next-token scores, inside vLLM."""
-    return isinstance(method, LogitsGuide) and method.scorer is not None
-
-
 def check_supported(method: Method, config: DecodingConfig) -> None:
     """Raise `ConfigError` unless vLLM can do this; see `check_abilities` for strategies."""
     kind = METHODS.get(config.method)
