@@ -51,6 +51,17 @@ def test_the_others_wait_while_the_first_prepares(warm):
 
 
 def refuse_or_wait(rank, port):
+    if rank == 1:
+        make_group = dist.new_group
+
+        def make_group_slowly(**settings):
+            group = make_group(**settings)
+            time.sleep(TIMEOUT_S / 2)
+            # A group that is being made asks the store, which the first process keeps.
+            dist.distributed_c10d._get_default_store().add("made", 1)
+            return group
+
+        dist.new_group = make_group_slowly
     processes, wait = joined(rank, port)
     if processes.is_main_process:
         leave()

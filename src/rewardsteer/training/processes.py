@@ -25,7 +25,7 @@ def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
         timeout_s: for collectives of the updates, as in `transformers.TrainingArguments`.
 
     Raises:
-        RewardsteerError: (by the function that waits) another process has ended.
+        RewardsteerError: (also by the function that waits) another process has ended.
     """
     # Pass cpu=True explicitly; otherwise accelerate sees one process.
     processes = PartialState(
@@ -44,4 +44,7 @@ def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
                 "another one has ended; that one's message tells why."
             ) from error
 
+    # The first process keeps what the others meet by; it may end at once, when it refuses its
+    # input, but not before all of them have the group.
+    wait()
     return processes, wait
