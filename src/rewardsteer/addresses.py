@@ -1,12 +1,16 @@
 """HTTP clients of model servers. All of them use the package openai, which retries refused
 connections and busy servers, respects Retry-After and keeps keys out of messages."""
 
+import asyncio
+import contextlib
 import functools
 import math
 import os
 import ssl
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -90,7 +94,7 @@ def open_client(
         library: the package.
         url: base address of the server.
         key_env: environment variable with the key; may be unset where the server needs no key.
-        timeout: seconds to wait for a response.
+        timeout: seconds to wait for a whole response, also one that is streamed.
         retries: of a failed request.
         asynchronous: return an asynchronous client.
 
@@ -109,8 +113,69 @@ def open_client(
         api_key=os.environ.get(key_env) or "none",
         timeout=library.Timeout(timeout, connect=CONNECT_TIMEOUT),
         max_retries=retries,
-        http_client=transport(verify=_certificates()),
+        http_client=_bounded(transport, timeout)(verify=_certificates()),
     )
+
+
+def _bounded(transport: Any, seconds: float) -> Any:
+    """A class of HTTP clients whose whole requests take at most ``seconds``, and for which an error
+    sent with status 200 is a failure (`_read_error`). The limits of httpx are on single reads,
+    which a server that sends byte after byte never exceeds."""
+    library: Any = sys.modules[transport.__base__.__module__]
+    late = functools.partial(library.ReadTimeout, f"no whole response within {seconds:g} seconds")
+
+    async def until(end: float, part: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(part, end - time.monotonic())
+        except asyncio.TimeoutError as error:
+            raise late() from error
+
+    class Pieces(library.AsyncByteStream):
+        """A streamed response's bytes."""
+
+        def __init__(self, inner: Any, end: float) -> None:
+            self._inner, self._end = inner, end
+            self.aclose = inner.aclose
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            pieces = aiter(self._inner)
+            while (piece := await until(self._end, anext(pieces, None))) is not None:
+                yield piece
+
+    class Waiting(transport):
+        """Waits for a thread, which alone can be left while it reads."""
+
+        def send(self, request: Any, **options: Any) -> Any:
+            send = functools.partial(super().send, **options)
+            try:
+                return _read_error(in_parallel(send, [request], 1, seconds)[0])
+            except Empty as error:
+                raise late() from error
+
+    class Asynchronous(transport):
+        """Cancels the request."""
+
+        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            end = time.monotonic() + seconds
+            reply = await until(end, super().send(request, stream=stream, **options))
+            if not stream:
+                return _read_error(reply)
+            reply.stream = Pieces(reply.stream, end)
+            return reply
+
+    return Asynchronous if issubclass(transport, library.AsyncClient) else Waiting
+
+
+def _read_error(reply: Any) -> Any:
+    """The response. One with status 200 whose body is an error object, which gateways send where
+    the server behind them fails, gets the error's own status, else 500."""
+    if reply.status_code == 200:
+        with contextlib.suppress(ValueError, TypeError, LookupError):  # else it is no error object
+            error = reply.json()["error"]
+            code = error.get("code") if isinstance(error, dict) else None
+            if error:
+                reply.status_code = code if code in range(400, 600) else 500
+    return reply
 
 
 @functools.cache
@@ -126,8 +191,11 @@ def refuses_key(library: Any, error: Exception | str) -> bool:
     return isinstance(error, library.AuthenticationError | library.PermissionDeniedError)
 
 
-def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list[T]:
-    """Results of ``ask`` in the order of ``about``, computed by threads; raises the first failure.
+def in_parallel(
+    ask: Callable[[S], T], about: Sequence[S], workers: int, seconds: float | None = None
+) -> list[T]:
+    """Results of ``ask`` in the order of ``about``, computed by threads; raises the first failure,
+    and `queue.Empty` where no thread ends for ``seconds``.
 
     The threads are daemons: a thread that waits for a server does not keep the process alive.
     """
@@ -152,7 +220,7 @@ def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list
     for _ in range(count):
         Thread(target=work, daemon=True).start()
     for _ in range(count):
-        ended.get()
+        ended.get(timeout=seconds)
         if failed:
             raise failed[0]
     return [found[number] for number in range(len(about))]
@@ -160,7 +228,11 @@ def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list
 
 def shown(error: Exception | str) -> str:
     """The server's error message, without the rest of its response."""
-    text = str(getattr(error, "message", error)).strip().splitlines() or ["no reason is given"]
+    message, body = str(getattr(error, "message", error)), getattr(error, "body", None)
+    said = body.get("detail") if isinstance(body, dict) else body  # which openai leaves out
+    if isinstance(said, str) and said not in message:
+        message = f"{message} - {said}"
+    text = message.strip().splitlines() or ["no reason is given"]
     return text[0][:_SHOWN].rstrip(".") + "."
 
 

@@ -193,9 +193,8 @@ def test_a_judge_that_looks_at_the_position_alone_gives_one_half(ask, tmp_path, 
 def test_garbage_is_kept_and_counted_apart(ask, tmp_path):
     texts = [f"good {i}" for i in range(8)]
     odd = {
-        "good 0": says("I cannot decide."), "good 1": says(None), "good 2": (200, {"hello": 1}),
-        "good 3": (200, {"choices": []}), "good 4": (400, {"error": {"message": "too long"}}),
-        "good 5": (200, b"no json"),
+        "good 0": says("I cannot decide."), "good 1": says(None),
+        "good 4": (400, {"error": {"message": "too long"}}),
     }
 
     def reply(question, _):
@@ -205,18 +204,32 @@ def test_garbage_is_kept_and_counted_apart(ask, tmp_path):
     table = {"none": records("none", ["-"] * 8), "x": records("x", texts)}
     with Server(reply) as server:
         [figures] = win_rates(ask(server), table, "none", tmp_path / "judge.jsonl").values()
-    assert [figures[name] for name in ("wins", "ties", "losses", "no_verdict")] == [2, 0, 0, 1]
-    assert figures["refused"] == 5
+    assert [figures[name] for name in ("wins", "ties", "losses", "no_verdict")] == [5, 0, 0, 1]
+    assert figures["refused"] == 2
     assert figures["win_rate"] == 1
     kept = {row["id"]: row for _, row in read_jsonl(tmp_path / "judge.jsonl")}
     assert kept["0"]["answer"] == "I cannot decide."
     assert kept["0"]["verdict"] is None
     # A failure is no result: it stands as one, and resume asks again.
     assert "empty answer" in kept["1"]["refused"]
-    assert "hello" in kept["2"]["refused"]
     assert "too long" in kept["4"]["refused"]
-    assert "no json" in kept["5"]["refused"]
-    assert [kept[i]["answer"] for i in "12345"] == [""] * 5
+    assert [kept[i]["answer"] for i in "14"] == [""] * 2
+
+
+@pytest.mark.parametrize(("reply", "message"), [
+    ((200, {"hello": 1}), "no chat completion.*hello"), ((200, {"choices": []}), "no chat complet"),
+    ((200, b"no json"), "no chat completion: no json"),
+    ((200, {"error": {"message": "out of credit", "code": 402}}), "does not work.*out of credit"),
+    ((200, {"error": "worker died"}), "does not work.*worker died"),
+])
+def test_a_reply_that_is_no_answer_ends_the_run(ask, tmp_path, reply, message):
+    place = tmp_path / "judge.jsonl"
+    table = {"none": records("none", "ab"), "x": records("x", ["good a", "good b"])}
+    with Server(lambda question, _: reply if "good b" in question else
+                prefers(question, "good")) as server:
+        with pytest.raises(ConfigError, match=message):
+            win_rates(ask(server), table, "none", place)
+    assert len(list(read_jsonl(place))) == 1
 
 
 def test_only_garbage_gives_no_rate(ask, tmp_path):
@@ -348,7 +361,6 @@ def test_a_judge_that_refuses_temperature_0_is_asked_without_it(ask, tmp_path, c
 
 
 def test_an_error_with_status_200_is_asked_again(ask, tmp_path):
-    place = tmp_path / "judge.jsonl"
     table = {"none": records("none", "ab"), "x": records("x", ["good a", "good b"])}
 
     def reply(question, times):
@@ -357,8 +369,5 @@ def test_an_error_with_status_200_is_asked_again(ask, tmp_path):
         return prefers(question, "good")
 
     with Server(reply) as server:
-        first = win_rates(ask(server), table, "none", place)["x"]
-        assert first == {"wins": 0, "ties": 0, "losses": 0, "no_verdict": 0, "refused": 2}
-        assert all("upstream overloaded" in row["refused"] for _, row in read_jsonl(place))
-        again = win_rates(ask(server), table, "none", place)["x"]
-    assert (again["wins"], again["refused"]) == (2, 0)
+        figures = win_rates(ask(server), table, "none", tmp_path / "judge.jsonl")["x"]
+    assert (figures["wins"], figures["refused"]) == (2, 0)

@@ -262,8 +262,19 @@ def test_a_refused_row_is_found_and_the_others_have_their_rewards():
         assert found[row] == pytest.approx(expected()[row])
 
 
+def test_an_error_with_status_200_is_a_failure(monkeypatch):
+    rewards, error = RewardServer._rewards, {"error": {"message": "model overloaded"}}
+    monkeypatch.setattr(RewardServer, "_rewards", lambda self, body: (
+        error if body["query"] == ["xy"] else rewards(self, body)
+    ))
+    with RewardServer("openrlhf") as server:
+        scorer = RemoteScorer(server.url + "/get_reward", template=PLAIN)
+        scorer._client.max_retries = 0
+        with pytest.raises(ConfigError, match="does not work: .*model overloaded"):
+            scorer.score_each(["x"], ["y"])
+
+
 @pytest.mark.parametrize(("reply", "told"), [
-    ({"error": {"message": "model overloaded"}}, "an error: model overloaded."),
     ({"data": [{"index": 0}]}, "{'data': [{'index': 0}]}"),
     ([1, 2], "[1, 2]"), ({"data": "x" * 500}, " …"),
 ])

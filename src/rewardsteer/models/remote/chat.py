@@ -57,14 +57,14 @@ class ChatJudge:
             reply = self._complete(self._client.with_options(max_retries=1), "Say yes.")
         except self._library.OpenAIError as error:
             raise self._failure(error) from error
-        if not getattr(reply, "choices", None):
-            raise self._failure(f"{fault(reply)}.")
+        self._require_completion(reply)
 
     def ask(self, question: str) -> tuple[Any, str]:
         """The reply to a question and, where it holds no answer, why.
 
         Raises:
-            ConfigError: the server cannot be reached, or fails again and again.
+            ConfigError: the server cannot be reached, fails again and again, or does not speak the
+                protocol.
         """
         lib = self._library
         try:
@@ -74,7 +74,13 @@ class ChatJudge:
             return None, str(error)
         except lib.OpenAIError as error:
             raise self._failure(error) from error
-        return reply, "" if words(reply) else fault(reply)
+        self._require_completion(reply)
+        reason = getattr(reply.choices[0], "finish_reason", None)
+        return reply, "" if words(reply) else f"an empty answer (finish reason: {reason})"
+
+    def _require_completion(self, reply: Any) -> None:
+        if not getattr(reply, "choices", None):
+            raise self._failure(f"its answer is no chat completion: {str(reply)[:_SHOWN]}.")
 
     def _complete(self, client: Any, question: str) -> Any:
         """The reply to a question; its text where it is no JSON."""
@@ -123,18 +129,6 @@ def words(reply: Any) -> str:
         return str(reply.choices[0].message.content or "")
     except (AttributeError, IndexError, TypeError):
         return ""
-
-
-def fault(reply: Any) -> str:
-    """Why a reply with status 200 holds no answer."""
-    error = (getattr(reply, "model_extra", None) or {}).get("error")
-    if error:
-        message = error.get("message", error) if isinstance(error, dict) else error
-        return f"the server answered with an error: {message}"
-    if getattr(reply, "choices", None):
-        reason = getattr(reply.choices[0], "finish_reason", None)
-        return f"an empty answer (finish reason: {reason})"
-    return f"an answer that is no chat completion: {str(reply)[:_SHOWN]}"
 
 
 def _names(error: Any, option: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rewardsteer.addresses import shown
 from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.models.remote.rows import Rows
 
@@ -114,7 +113,4 @@ def described(reply: Any) -> str:
     """An answer that cannot be read, in a few words."""
     if reply is None:
         return "no JSON, or null"
-    error = reply.get("error") if isinstance(reply, dict) else None
-    if error:
-        return f"an error: {shown(error.get('message', '') if isinstance(error, dict) else error)}"
     return textwrap.shorten(repr(reply), _SHOWN, placeholder=" …")
