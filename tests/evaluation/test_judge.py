@@ -225,10 +225,11 @@ def test_garbage_is_kept_and_counted_apart(ask, tmp_path):
 def test_a_reply_that_is_no_answer_ends_the_run(ask, tmp_path, reply, message):
     place = tmp_path / "judge.jsonl"
     table = {"none": records("none", "ab"), "x": records("x", ["good a", "good b"])}
-    with Server(lambda question, _: reply if "good b" in question else
-                prefers(question, "good")) as server:
-        with pytest.raises(ConfigError, match=message):
-            win_rates(ask(server), table, "none", place)
+    with (
+        Server(lambda question, _: reply if "good b" in question else prefers(question, "good")) as
+        server, pytest.raises(ConfigError, match=message),
+    ):
+        win_rates(ask(server), table, "none", place)
     assert len(list(read_jsonl(place))) == 1
 
 

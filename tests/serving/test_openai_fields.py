@@ -174,6 +174,11 @@ def test_other_methods_of_http(chat):
     assert reply.headers["allow"] == "POST"
     assert "POST" in reply.json()["error"]["message"]
     assert httpx.get(f"{chat}/health").status_code == 200
+    for path in ("/health", "/healthz", "/v1/models", "/metrics", "/"):
+        reply = httpx.head(f"{chat}{path}")
+        assert (reply.status_code, reply.content) == (200, b"")
+    assert httpx.head(f"{chat}/v1/completions").status_code == 405
+    assert httpx.head(f"{chat}/nowhere").status_code == 404
 
 
 # --- completions ----------------------------------------------------------------------------------

@@ -1,10 +1,15 @@
 """Names, bytes and places of tokens in log-probabilities, where several tokens are a character."""
 
+import httpx
 import openai
 import pytest
 
+from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.sampling import TokenLogprob
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.logprobs import chat_form, completion_form
 from rewardsteer.serving.models import ServedModels
@@ -74,3 +79,15 @@ def test_streams_tell_the_same(client, echo):
         for token, begin in zip(choice.logprobs.tokens, choice.logprobs.text_offset, strict=True):
             if not token.startswith("bytes:"):
                 assert choice.text.startswith(token, begin) or token == "<eos>"
+
+
+def test_tokens_of_rewards_have_the_same_names(tmp_path):
+    tiny_causal_lm(vocab_size=len(TOKENIZER)).save_pretrained(tmp_path)
+    model = RewardModel.from_base(tmp_path, HeadConfig(kind="scalar")).eval()
+    scorer = Scorer(model, TOKENIZER, Template(kind="text"))
+    models = ServedModels(None, None, scorer, DecodingConfig(), ServingConfig())
+    with running(Service(models, ServingConfig())) as (address, _):
+        [found] = httpx.post(f"{address}/v1/rewards", json={
+            "input": [{"prompt": "x", "completion": "a ü"}], "per_token": True,
+        }).json()["data"]
+    assert found["tokens"] == ["a", " ", r"bytes:\xc3", r"bytes:\xbc", "<eos>"]

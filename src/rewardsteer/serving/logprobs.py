@@ -150,6 +150,15 @@ def chat_form(
     ])
 
 
+def token_names(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> list[str]:
+    """The names of tokens that follow others, as log-probabilities have them."""
+    whole = [*before, *ids]
+    return [
+        _written(tokenizer, whole, place, token, by_id=False)[0]
+        for place, token in enumerate(ids, start=len(before))
+    ]
+
+
 def _written(
     tokenizer: Any, whole: Sequence[int], place: int, token: int, *, by_id: bool
 ) -> tuple[str, bytes]:

@@ -75,8 +75,10 @@ class AccessMiddleware:
             return
         began, answer = time.perf_counter(), _Answer(send)
         scope[BEGAN] = time.monotonic()
+        # The server leaves the body out.
+        read = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._admit(scope, receive, answer)
+            await self._admit(read, receive, answer)
         except ApiError as error:
             # The connection closes instead of waiting for the rest of a body.
             answer.close = answer.close or error.status in (408, 413)
@@ -87,7 +89,7 @@ class AccessMiddleware:
         finally:
             route = self._route(scope["path"])
             # A client may invent names of methods.
-            method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
+            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
             seconds = time.perf_counter() - began
             status = answer.status or LEFT
             self._metrics.count(route, status, seconds)

@@ -10,6 +10,7 @@ from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.generation import texts_of
+from rewardsteer.serving.logprobs import token_names
 from rewardsteer.serving.messages import ChatMessage
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.reward_reading import RewardReader
@@ -36,17 +37,24 @@ async def rewards(service: Service, request: RewardsRequest, http: Request) -> R
         )
     goal = None if request.goal is None else _goal(served, request.goal)
     stepwise = request.input[0].steps is not None
+    pairs = as_pairs([(item.prompt, item.whole) for item in request.input], "input")
     job = await job_of(
-        service, http, *as_pairs([(item.prompt, item.whole) for item in request.input], "input"),
+        service, http, *pairs,
         steps=[item.steps or [] for item in request.input] if stepwise else None,
         closed=request.closed,
     )
     job.per_token, job.goal = request.per_token, goal
     found = await score(service, job, http)
+    names: Sequence[list[str] | None] = [None] * len(found)
+    if request.per_token:
+        tokenizer = served.scorer.tokenizer
+        names = await service.prepare(http, pairs[1], lambda: [
+            token_names(tokenizer, *ids)
+            for ids in zip(job.prompt_ids, job.response_ids, strict=True)
+        ])
     data = [
-        _shown(index, one, served.scorer.tokenizer.convert_ids_to_tokens(ids)
-               if request.per_token else None)
-        for index, (one, ids) in enumerate(zip(found, job.response_ids, strict=True))
+        _shown(index, one, tokens)
+        for index, (one, tokens) in enumerate(zip(found, names, strict=True))
     ]
     return RewardsReply(model=served.reward_name, data=data, usage=usage_of(job))
 

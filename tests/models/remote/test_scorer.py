@@ -270,7 +270,7 @@ def test_an_error_with_status_200_is_a_failure(monkeypatch):
     with RewardServer("openrlhf") as server:
         scorer = RemoteScorer(server.url + "/get_reward", template=PLAIN)
         scorer._client.max_retries = 0
-        with pytest.raises(ConfigError, match="does not work: .*model overloaded"):
+        with pytest.raises(ConfigError, match=r"does not work: .*model overloaded"):
             scorer.score_each(["x"], ["y"])
 
 
