@@ -214,6 +214,7 @@ def test_command_refuses_before_it_loads(world, tmp_path):
 @pytest.mark.parametrize(("changes", "said"), [
     ({"log": QUIET | {"report_to": ["clearml"]}}, "clearml, which is not installed"),
     ({"trainer": {"optim": "adamw_torchh"}}, "adamw_torchh"),
+    ({"trainer": {"metric_for_best_model": "lost"}}, "no figure of .* Known: accuracy, .*lost_kl"),
     ({"optimiser": {"train_batch_size": 3}}, "optimiser.train_batch_size is 3"),
     ({"policy": "teacher"}, "reward model with a scalar head"),
     ({"prompts": "one.jsonl"}, "needs at least 2"),

@@ -210,7 +210,9 @@ def figures_of(case, rewards, groups):
     objective, batch = objective_of(case), batch_of(groups)
     output = RewardOutput(torch.tensor(rewards, dtype=torch.float64))
     columns = objective.measures.columns(output, batch)
-    return objective.measures.figures(columns.double().numpy())
+    found = objective.measures.figures(columns.double().numpy())
+    assert not found or found.keys() == set(objective.measures.names)
+    return found
 
 
 def test_figures_of_ratings():

@@ -15,7 +15,11 @@ from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer, read_card
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
+from rewardsteer.objectives.config import TermConfig
+from rewardsteer.outputs import read_json
 from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.evaluation_figures import names_of_figures
 from rewardsteer.training.recipes import list_recipes, read_recipe
 from rewardsteer.training.run import train
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
@@ -93,6 +97,20 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
     # Two rounds show the alternation; seven only take longer.
     config = config.model_copy(update={"rounds": min(config.rounds, 2)})
     assert (train(config, tmp_path / "run") / "rewardsteer.json").exists()
+    state = read_json(tmp_path / "run" / "state.json")
+    for phase, record in zip(config.plan(), state, strict=True):
+        assert figures(record) <= set(names_of_figures(
+            build_objective(phase.objective), config.head.head_class.gives,
+            single=record["eval_single"],
+        ))
+
+
+def figures(record):
+    """Names of the figures of an evaluation."""
+    return {
+        name.removeprefix("eval_") for name in record if name.startswith("eval_")
+        and not name.endswith(("_runtime", "_per_second", "eval_rows", "eval_single"))
+    }
 
 
 @pytest.mark.slow
@@ -116,4 +134,7 @@ def test_distil_recipe_runs_two_steps(name, world, tmp_path):
     ])
     folder = distil(config, tmp_path / "run")
     assert read_card(folder).head.layers == "low_rank"
-    assert (tmp_path / "run" / "result.json").exists()
+    loss = build_objective([TermConfig(name="distillation", options=config.loss)])
+    assert figures(read_json(tmp_path / "run" / "result.json")) == set(
+        names_of_figures(loss, config.head.head_class.gives, single=True)
+    )

@@ -55,7 +55,7 @@ def build():
     measures = Measures(
         lambda output, batch: torch.stack([output.sequence_rewards, batch.groups], 1),
         lambda columns: {"rows": float(len(columns)), "mean": float(np.mean(columns[:, 0]))},
-        "mean",
+        ("mean", "rows"),
     )
     return Objective("squared", squared, rows="responses", measures=measures)
 

@@ -66,6 +66,13 @@ def test_the_best_checkpoint_is_the_most_accurate_one(world, tmp_path):
     assert (train(config, tmp_path / "run") / "rewardsteer.json").exists()
 
 
+def test_a_figure_of_pairs_does_not_choose_the_best_of_single_responses(world, tmp_path):
+    config = settings(world, trainer={"metric_for_best_model": "reward_gap"})
+    with pytest.raises(ConfigError, match=r"'reward_gap', which is no .* Known: accuracy, loss\."):
+        train(config, tmp_path / "run")
+    assert not any((tmp_path / "run").rglob("metrics.jsonl"))
+
+
 def test_steps_beside_pairs_are_trained_and_both_are_held_out(world, tmp_path):
     rows = [
         {"prompt": f"{i}?", "chosen": f"{i} is yes", "rejected": f"{i} is no"} for i in range(12)

@@ -166,10 +166,15 @@ def test_early_stopping_ends_a_phase(world, tmp_path):
     assert len(evaluated) == 2
 
 
-def test_a_figure_that_no_evaluation_has_is_a_sentence(world, tmp_path):
-    config = short(world, trainer={"metric_for_best_model": "acuracy"})
-    with pytest.raises(ConfigError, match=r"no figure .* mean 'accuracy'.*Known: accuracy,"):
+def test_a_figure_that_no_evaluation_has_is_refused_before_anything_is_read(world, tmp_path):
+    config = short(
+        world, trainer={"metric_for_best_model": "eval_acuracy"}, base_model="missing",
+    )
+    with pytest.raises(ConfigError, match=(
+        r"no figure .* mean 'accuracy'\? Known: accuracy, loss, reward_gap\.$"
+    )):
         train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("figure", "higher"), [

@@ -51,7 +51,7 @@ from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.config import TermConfig
 from rewardsteer.outputs import claimed_folder, write_json
 from rewardsteer.training.arguments import training_arguments
-from rewardsteer.training.checks import check_optimiser
+from rewardsteer.training.checks import check_best_figure, check_optimiser
 from rewardsteer.training.fit import fit
 from rewardsteer.training.loading import deepspeed_loading, without_dropout
 from rewardsteer.training.precision import saved_dtype, usable_attention, widen_trainable
@@ -125,7 +125,7 @@ def _term(config: DistilConfig) -> TermConfig:
 
 def _check_training(config: DistilConfig, processes: int) -> None:
     """Refuse settings of training before records are made, which may take hours."""
-    build_objective([_term(config)])
+    check_best_figure(build_objective([_term(config)]), config.head, config.trainer, single=True)
     check_optimiser(config.optimiser, processes)
     check_trackers(config.log.report_to)
     training_arguments(

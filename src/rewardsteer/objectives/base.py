@@ -29,12 +29,12 @@ class Measures(NamedTuple):
         columns: ``(output, batch) → [X, C]``, the values kept of a batch; X may differ from batch
             to batch.
         figures: the figures by name, from the values of all batches ``[ΣX, C]``, float64.
-        best: the figure that chooses the best checkpoint, higher being better.
+        names: the figures' names; the first chooses the best checkpoint, higher being better.
     """
 
     columns: Callable[[RewardOutput, PairBatch], Tensor]
     figures: Callable[[np.ndarray], dict[str, float]]
-    best: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Objective:
     @property
     def best(self) -> str:
         """The figure of evaluation during training that chooses the best checkpoint."""
-        return "accuracy" if self.measures is None else self.measures.best
+        return "accuracy" if self.measures is None else self.measures.names[0]
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)

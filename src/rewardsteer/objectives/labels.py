@@ -95,6 +95,7 @@ def build(
         rows="responses",
         numbers=(name,),
         measures=Measures(
-            lambda output, batch: label_columns(output, batch, name), label_figures, best="auroc",
+            lambda output, batch: label_columns(output, batch, name), label_figures,
+            names=("auroc", "label_accuracy"),
         ),
     )

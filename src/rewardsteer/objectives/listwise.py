@@ -105,6 +105,6 @@ def build(number: str = "rating", form: str = "plackett_luce") -> Objective:
         numbers=(name,),
         measures=Measures(
             lambda output, batch: order_columns(output, batch, name), order_figures,
-            best="pair_accuracy",
+            names=("pair_accuracy", "best_first"),
         ),
     )

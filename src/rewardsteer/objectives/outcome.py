@@ -78,6 +78,7 @@ def build(number: str = "label") -> Objective:
         prefixes="all",
         numbers=(name,),
         measures=Measures(
-            lambda output, batch: columns(output, batch, name), figures, best="auroc"
+            lambda output, batch: columns(output, batch, name), figures,
+            names=("auroc", "brier"),
         ),
     )

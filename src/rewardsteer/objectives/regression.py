@@ -18,6 +18,8 @@ from rewardsteer.objectives.numbers import (
 )
 from rewardsteer.tensors import PairBatch, RewardOutput
 
+_FIGURES = ("pearson", "spearman", "pair_accuracy")
+
 
 def regression(
     output: RewardOutput, batch: PairBatch, *, attributes: Sequence[str] = ("rating",)
@@ -68,7 +70,7 @@ def rating_columns(
 def rating_figures(columns: Values, attributes: Sequence[str]) -> dict[str, float]:
     """Pearson's and Spearman's correlation and accuracy on pairs of responses to the same prompt:
     means over the attributes and, where there are several, of each."""
-    figures: dict[str, list[float]] = {"pearson": [], "spearman": [], "pair_accuracy": []}
+    figures: dict[str, list[float]] = {name: [] for name in _FIGURES}
     each = {}
     for number, name in enumerate(attributes):
         rewards, ratings, pairs, right = columns[:, 4 * number : 4 * number + 4].T
@@ -96,16 +98,17 @@ def build(attributes: Sequence[str] = ("rating",)) -> Objective:
             f"attributes of 'regression' must be a list of different names, got {attributes!r}."
         )
     names = tuple(check_name("regression", "attributes", name) for name in attributes)
+    several = names if len(names) > 1 else ()
     return Objective(
         "regression",
         lambda output, batch: regression(output, batch, attributes=names),
         rows="responses",
         needs=frozenset() if len(names) == 1 else frozenset({"attributes"}),
         numbers=names,
-        attributes=names if len(names) > 1 else (),
+        attributes=several,
         measures=Measures(
             lambda output, batch: rating_columns(output, batch, names),
             lambda columns: rating_figures(columns, names),
-            best="pearson",
+            names=(*_FIGURES, *(f"{one}_{name}" for one in _FIGURES for name in several)),
         ),
     )

@@ -1,6 +1,6 @@
 """Checks of settings before anything is read or written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from rewardsteer.models.heads import HEADS
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.objectives.base import Objective
 from rewardsteer.objectives.combine import build_objective
+from rewardsteer.registry import nearest
 from rewardsteer.training.arguments import keeps_best, training_arguments
 from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.evaluation_figures import names_of_figures
 from rewardsteer.training.memory import activation_offloading
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.shared_config import OptimiserConfig
@@ -38,6 +40,7 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
         )
     for phase, objective in zip(config.phases, objectives, strict=True):
         check_head_gives(objective, config.head)
+        check_best_figure(objective, config.head, config.trainer)
         if phase.prefix_rows is not None and objective.prefixes in _WHOLE_ROWS:
             raise ConfigError(
                 f"The objective {phase.name!r} {_WHOLE_ROWS[objective.prefixes]}, so its phase "
@@ -79,6 +82,21 @@ def check_head_gives(objective: Objective, head: HeadConfig) -> None:
         f"The objective {objective.name!r} needs {missing[0]}, which a {head.kind} head does not "
         f"give; set head.kind={' or '.join(fitting) or 'one that does'}."
     )
+
+
+def check_best_figure(
+    objective: Objective, head: HeadConfig, trainer: Mapping[str, Any], *,
+    single: bool | None = None,
+) -> None:
+    """Raise `ConfigError` when ``trainer.metric_for_best_model`` names no figure of evaluations;
+    ``single``: see `names_of_figures`."""
+    wanted = trainer.get("metric_for_best_model")
+    known = names_of_figures(objective, head.head_class.gives, single=single)
+    if wanted is not None and wanted.removeprefix("eval_") not in known:
+        raise ConfigError(
+            f"trainer.metric_for_best_model names {wanted!r}, which is no figure of evaluations of "
+            f"the objective {objective.name!r}.{nearest(wanted, known)} Known: {', '.join(known)}."
+        )
 
 
 def check_trainer_sections(

@@ -35,13 +35,36 @@ def evaluation_columns(objective: Objective, output: RewardOutput, batch: PairBa
     return torch.cat([columns, loss.expand(len(columns), 1)], dim=1)
 
 
-def figures_of(objective: Objective) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The function that computes an evaluation's figures from the kept values of all batches."""
+def names_of_figures(
+    objective: Objective, gives: frozenset[str], *, single: bool | None = None
+) -> list[str]:
+    """Names of the figures that evaluations compute, in alphabetical order.
+
+    Args:
+        objective: the loss.
+        gives: the fields of `RewardOutput` that the head gives.
+        single: whether the rows have one response; None: not known, so the names for both kinds.
+    """
+    if objective.measures is not None:
+        return sorted({"loss", *objective.measures.names})
+    names = {"loss"}
+    if single is not True:
+        names |= {"accuracy", "reward_gap"}
+    if single is not False:
+        names |= set(objective.figures)
+    return sorted(names | ({"constraint_violation"} if gives >= CONSTRAINT else set()))
+
+
+def figures_of(
+    objective: Objective, wanted: str
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The function that computes an evaluation's figures from the kept values of all batches.
+    ``wanted``, which chooses the best checkpoint, is NaN where it cannot be computed."""
     measures = objective.measures
 
     def figures(prediction: Any) -> dict[str, float]:
         # The Trainer needs the figure that chooses the best, even where it cannot be computed.
-        found = {objective.best: float("nan")}
+        found = dict.fromkeys({objective.best, wanted}, float("nan"))
         if measures is None:
             return found | pair_metrics(prediction, names=tuple(objective.figures))
         columns = np.asarray(prediction.predictions, dtype=np.float64)

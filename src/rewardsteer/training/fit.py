@@ -23,7 +23,7 @@ from rewardsteer.training.checkpoints import (
     step_of,
     whole_checkpoints,
 )
-from rewardsteer.training.checks import check_head_gives
+from rewardsteer.training.checks import check_best_figure, check_head_gives
 from rewardsteer.training.evaluation_figures import CONSTRAINT
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.rows import count_single, read_lengths
@@ -77,12 +77,16 @@ def fit(
         ``eval_rows``, the last evaluation's figures (``eval_accuracy``, …).
 
     Raises:
-        ConfigError: activations cannot be offloaded here.
+        ConfigError: activations cannot be offloaded here, or the figure that chooses the best
+            checkpoint cannot be computed on ``eval_rows``.
         CheckpointError: another engine wrote the checkpoint.
         NonFiniteError: the loss or the gradient became NaN or infinite.
         OutputError: a checkpoint or a log line cannot be written.
     """
     check_head_gives(objective, model.head_config)
+    if eval_rows is not None:
+        single = count_single(eval_rows) > 0
+        check_best_figure(objective, model.head_config, trainer_fields, single=single)
     keep_best = keep_best and eval_rows is not None and keeps_best(log, trainer_fields)
     out.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(

@@ -23,11 +23,9 @@ from rewardsteer.distributed import (
     several_processes,
     within_update,
 )
-from rewardsteer.errors import ConfigError
 from rewardsteer.models.router import router_coefficient
 from rewardsteer.objectives.base import Objective, ObjectiveResult
 from rewardsteer.objectives.counting import count_terms
-from rewardsteer.registry import nearest
 from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import anomalies, checkpoints
 from rewardsteer.training.accumulator import MetricAccumulator
@@ -70,7 +68,11 @@ class RewardTrainer(CheckpointingTrainer):
         spike: float | None = None, **options: Any,
     ) -> None:
         super().__init__(
-            log_lines=log_lines, compute_metrics=figures_of(objective), **options
+            log_lines=log_lines,
+            compute_metrics=figures_of(
+                objective,
+                (options["args"].metric_for_best_model or objective.best).removeprefix("eval_"),
+            ), **options,
         )
         keep_outputs_wide(self.accelerator)
         # Asked for when NEFTune's noise is added to them.
@@ -238,16 +240,6 @@ class RewardTrainer(CheckpointingTrainer):
         """As the library's; its time does not count as training."""
         self.interval.pause()
         figures: dict[str, float] = super().evaluate(*args, **options)
-        wanted = self.args.metric_for_best_model
-        known = [
-            name.removeprefix("eval_") for name in figures
-            if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second"))
-        ]
-        if wanted is not None and wanted.removeprefix("eval_") not in known:
-            raise ConfigError(
-                f"trainer.metric_for_best_model names {wanted!r}, which is no figure of the "
-                f"evaluation.{nearest(wanted, known)} Known: {', '.join(sorted(known))}."
-            )
         return figures
 
     def evaluation_loop(self, *args: Any, **options: Any) -> Any:
