@@ -33,6 +33,7 @@ from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.start import check_base_model
 from rewardsteer.tensors import PairBatch
 from tests.fakes import character_tokenizer
 
@@ -57,6 +58,8 @@ def logits(model, ids=IDS):
 @pytest.mark.parametrize("kind", SCALED + CAPPED + OTHERWISE)
 def test_untrained_rewards_are_logits_and_plain_transformers_reads_them(kind, tmp_path):
     base = save_tiny(tmp_path / "base", kind)
+    for head in (VOCABULARY, HeadConfig()):
+        check_base_model(base, head)
     policy = AutoModelForCausalLM.from_pretrained(base).eval()
     model = RewardModel.from_base(base, VOCABULARY).eval()
     before, ours = logits(policy), rewards(model)

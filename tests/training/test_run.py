@@ -1,15 +1,23 @@
 """Whole training runs on tiny models: phases, resume, NaN, refusals, adapters."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.data.store import load_manifest
-from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError, OutputError
+from rewardsteer.errors import (
+    CheckpointError,
+    ConfigError,
+    MismatchError,
+    NonFiniteError,
+    OutputError,
+)
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.compatibility import trained_with
 from rewardsteer.models.kinds import load_scorer
@@ -171,6 +179,58 @@ def test_refusals_come_before_any_work(world, tmp_path):
         train(settings(world, seed=5), tmp_path / "run", resume=True)
 
 
+def encoder(folder):
+    BertForMaskedLM(BertConfig(
+        vocab_size=80, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=64,
+    )).save_pretrained(folder)
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def of_type(name):
+    return lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": name}))
+
+
+@pytest.mark.parametrize(("damage", "changes", "said"), [
+    (shutil.rmtree, {}, "Expected a model folder at .*base, there is none"),
+    (lambda folder: (folder / "config.json").unlink(), {}, "holds no config.json"),
+    (lambda folder: (folder / "model.safetensors").unlink(), {}, r"weights .* found none"),
+    (cut, {}, "cannot be loaded .*SafetensorError"),
+    (of_type("t5"), {"head": {"kind": "vocabulary"}}, "no causal language model of .* 't5'"),
+    (of_type("lama"), {}, "lama"),
+    (encoder, {}, "no linear 'score' layer"),
+    (encoder, {"head": {"kind": "vocabulary"}}, "attends to later tokens"),
+    (None, {"lora": {"target_modules": ["q_prj"]}}, "q_prj.* linear layers .* q_proj"),
+    (None, {"attn_implementation": "flahs"}, "flahs"),
+    (encoder, {
+        "base_model": None, "head": {"kind": "vocabulary"},
+        "phases": [{"objective": [{"name": "bradley_terry"}, {
+            "name": "max_constraint", "options": {"backup": "policy_mean"},
+        }]}],
+    }, "attends to later tokens"),
+])
+def test_a_bad_base_model_is_refused_before_data_are_prepared(
+    world, tmp_path, monkeypatch, damage, changes, said
+):
+    folder = shutil.copytree(world / "base", tmp_path / "base")
+    if damage is not None:
+        damage(folder)
+    if "base_model" in changes:
+        changes = changes | {"base_model": str(world / "base"), "policy": str(folder)}
+    monkeypatch.setattr("rewardsteer.training.run.prepare", None)
+    config = settings(world, **{
+        "base_model": str(folder), "prepared": None,
+        "data": {"sources": [{"name": "pairs", "path": str(world / "rows.jsonl")}]}, **changes,
+    })
+    with pytest.raises((CheckpointError, ConfigError), match=said):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_backups_under_a_policy_train_and_leave_the_policy_out_of_the_folder(world, tmp_path):
     options = {"backup": "policy_soft", "temperature": 0.5}
     config = settings(
@@ -230,6 +290,9 @@ def test_a_kept_adapter_is_the_merged_model(world, tmp_path, head):
     assert not (kept / "model.safetensors").exists()
     rewards = [load_scorer(folder).score(*texts) for folder in (merged, kept)]
     assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
+    if head["kind"] == "vocabulary":
+        with pytest.raises(CheckpointError, match=r"is an adapter with a vocabulary head, .*=vocab"):
+            train(settings(world, base_model=str(kept)), tmp_path / "other")
 
 
 def test_a_kept_adapter_leaves_the_embeddings_as_they_are(world, tmp_path):

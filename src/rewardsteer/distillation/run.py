@@ -46,7 +46,7 @@ from rewardsteer.models.checkpoint import fingerprint as weights_fingerprint
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.start import check_causal, find_start
+from rewardsteer.models.start import check_base_model, check_causal
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.config import TermConfig
 from rewardsteer.outputs import claimed_folder, write_json
@@ -135,9 +135,7 @@ def _check_training(config: DistilConfig, processes: int) -> None:
 
 def _check_student(config: DistilConfig, tokenizer: Any) -> None:
     base = config.base_model
-    start = find_start(base or config.policy)
-    if start.card is not None:
-        config.head.head_class.check_start(config.head, start.card.head, start.source)
+    check_base_model(base or config.policy, config.head)
     if base is not None and vocabulary_hash(load_tokenizer(base)) != vocabulary_hash(tokenizer):
         raise MismatchError(
             f"A student gives rewards of the policy's tokens, and the tokenizer of {base} has "

@@ -1,9 +1,12 @@
 """Loading Hugging Face models that carry a head."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from torch import nn
 
 from rewardsteer.errors import CheckpointError
@@ -24,33 +27,76 @@ def load_base(
         CheckpointError: it cannot be loaded, or transformers has no such model for its
             architecture.
     """
-    import transformers
-    from transformers import AutoConfig
+    with _named(source):
+        kind, config = _carrier_of(source, head, config)
+        return kind.from_pretrained(
+            str(source), output_loading_info=True,
+            **({"config": config} if "SequenceClassification" in kind.__name__ else {}),
+            **with_caps(options, config),
+        )
 
-    kind: Any = getattr(transformers, head.head_class.auto_class)
-    classifier = kind is transformers.AutoModelForSequenceClassification
+
+def outline(source: str | Path, head: HeadConfig, **options: Any) -> Any:
+    """The model of `load_base` without weights, on the device ``meta``; ``options`` are
+    ``from_config``'s.
+
+    Raises:
+        CheckpointError: as `load_base`, or the folder lacks files of weights or holds damaged ones.
+    """
+    with _named(source):
+        kind, config = _carrier_of(source, head)
+        _check_weights(Path(source))
+        with torch.device("meta"):
+            return kind.from_config(config, **options)
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse a folder without weights, or whose files of weights are cut off or absent."""
+    if not folder.is_dir():
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and not any(folder.glob("*.bin")):
+        raise CheckpointError(f"Expected weights (*.safetensors) in {folder}, found none.")
+    for file in files:
+        with safe_open(file, framework="pt"):
+            pass
+
+
+@contextmanager
+def _named(source: str | Path) -> Iterator[None]:
+    """Context in which any error but ours becomes a `CheckpointError` that names the model."""
     try:
-        if config is None:
-            if Path(source).is_dir() and not (Path(source) / "config.json").exists():
-                raise CheckpointError(no_model(source))
-            config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-        if classifier:
-            config.num_labels = head.outputs
-            if head.attributes:
-                config.id2label = dict(enumerate(head.attributes))
-                config.label2id = {name: at for at, name in enumerate(head.attributes)}
-            config = classifier_config(config)
-        known = type(config) in kind._model_mapping
-        if known:
-            return kind.from_pretrained(
-                str(source), output_loading_info=True,
-                **({"config": config} if classifier else {}), **with_caps(options, config),
-            )
+        yield
     except CheckpointError:
         raise
     except Exception as error:  # damaged files raise dozens of unrelated kinds
         problem = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"The model {source} cannot be loaded ({problem}).") from error
+
+
+def _carrier_of(source: str | Path, head: HeadConfig, config: Any = None) -> tuple[Any, Any]:
+    """transformers' class for the model that carries a head, and the model's configuration.
+
+    Raises:
+        CheckpointError: no configuration, or no class for its architecture.
+    """
+    import transformers
+    from transformers import AutoConfig
+
+    kind: Any = getattr(transformers, head.head_class.auto_class)
+    classifier = kind is transformers.AutoModelForSequenceClassification
+    if config is None:
+        if Path(source).is_dir() and not (Path(source) / "config.json").exists():
+            raise CheckpointError(no_model(source))
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    if classifier:
+        config.num_labels = head.outputs
+        if head.attributes:
+            config.id2label = dict(enumerate(head.attributes))
+            config.label2id = {name: at for at, name in enumerate(head.attributes)}
+        config = classifier_config(config)
+    if type(config) in kind._model_mapping:
+        return kind, config
     wanted = "causal language model or classifier" if classifier else "causal language model"
     raise CheckpointError(
         f"The installed transformers has no {wanted} of the architecture {config.model_type!r}, "

@@ -32,7 +32,7 @@ from rewardsteer.models.hidden_states import HiddenStatesModel
 from rewardsteer.models.loading import load_base, refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
-from rewardsteer.models.start import find_start, load_carrier, thawed
+from rewardsteer.models.start import check_trained_head, find_start, load_carrier, thawed
 from rewardsteer.outputs import reason, remedy, replace_folder
 from rewardsteer.tensors import PairBatch, PolicyBackup, RewardOutput
 
@@ -145,8 +145,7 @@ class RewardModel(HiddenStatesModel):
             CheckpointError: the model cannot be loaded or has no place for the head.
         """
         start = find_start(source)
-        if start.card is not None and not again:
-            head.head_class.check_start(head, start.card.head, source)
+        check_trained_head(start, head)
         options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
         if attn_implementation:
             options["attn_implementation"] = attn_implementation

@@ -20,7 +20,7 @@ from rewardsteer.models.checkpoint import (
 )
 from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.loading import load_base, refuse_absent
+from rewardsteer.models.loading import load_base, outline, refuse_absent
 from rewardsteer.models.places import check_place
 from rewardsteer.models.sharding import is_zero3_sharded
 from rewardsteer.outputs import read_json
@@ -109,10 +109,64 @@ def load_carrier(
     if start.adapter is not None:
         base = merged(base, start.adapter, head)
         trained = trained or head.head_class.in_adapter(start.adapter)
+    if start.card is not None and start.card.head.kind != head.kind and not again:
+        logger.warning(
+            "%s is a reward model with a %s head; its head is left out, and a new %s head is put "
+            "on its backbone.", start.source, start.card.head.kind, head.kind,
+        )
     if trained and not again:
         logger.info("Training continues from the head of the reward model %s.",
                     start.adapter or start.source)
     return base, trained
+
+
+def check_base_model(
+    source: str | Path, head: HeadConfig, attn_implementation: str | None = None
+) -> Any:
+    """Refuse a model that a head cannot be put on, without reading its weights; returns the model
+    that carries the head, on the device ``meta``.
+
+    Raises:
+        CheckpointError: there is no such model, its files are damaged, it is an encoder, or its
+            architecture or trained head does not fit.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    start = find_start(source)
+    check_trained_head(start, head)
+    carrier = outline(start.source, head, attn_implementation=attn_implementation)
+    head.head_class.layer(carrier)
+    # Not every encoder can be told so; `check_causal` runs the model with its weights.
+    reads_both_ways = getattr(carrier.config, "is_decoder", None) is False
+    if reads_both_ways and type(carrier.config) in MODEL_FOR_MASKED_LM_MAPPING:
+        raise _encoder(carrier, source)
+    return carrier
+
+
+def check_trained_head(start: Start, head: HeadConfig) -> None:
+    """Refuse a reward model whose trained head does not fit the head that is asked for.
+
+    Raises:
+        CheckpointError: names both heads.
+    """
+    if start.card is None:
+        return
+    trained, source = start.card.head, start.adapter or start.source
+    head.head_class.check_start(head, trained, source)
+    if start.adapter is not None and trained.kind != head.kind:
+        raise CheckpointError(
+            f"{source} is an adapter with a {trained.kind} head, and a {head.kind} head is asked "
+            f"for; set head.kind={trained.kind} to go on with it, or start from its base model "
+            f"{start.source}."
+        )
+
+
+def _encoder(carrier: Any, source: str | Path) -> CheckpointError:
+    return CheckpointError(
+        f"{source} is a {type(carrier).__name__} that attends to later tokens, as encoders do, so "
+        "it gives no rewards of prefixes and generates no text. Use a decoder such as Llama, Qwen, "
+        "Mistral, GPT-NeoX or Gemma."
+    )
 
 
 def check_causal(carrier: Any, source: str | Path) -> None:
@@ -129,11 +183,7 @@ def check_causal(carrier: Any, source: str | Path) -> None:
     ):
         return
     if not is_causal(backbone_of(carrier)):
-        raise CheckpointError(
-            f"{source} is a {type(carrier).__name__} that attends to later tokens, as encoders do, "
-            "so it gives no rewards of prefixes and generates no text. Use a decoder such as "
-            "Llama, Qwen, Mistral, GPT-NeoX or Gemma."
-        )
+        raise _encoder(carrier, source)
 
 
 def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -> Any:

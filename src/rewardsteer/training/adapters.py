@@ -1,5 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) through peft."""
 
+from torch import nn
+
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import LoraSettings
@@ -29,4 +31,11 @@ def add_adapters(model: RewardModel, settings: LoraSettings) -> None:
     try:
         model.base = get_peft_model(model.base, options)
     except ValueError as error:
-        raise ConfigError(f"LoRA cannot be set up: {error}") from error
+        layers = {
+            name.rpartition(".")[2] for name, module in model.carrier.named_modules()
+            if isinstance(module, nn.Linear) and module is not layer
+        }
+        raise ConfigError(
+            f"LoRA cannot be set up with lora.target_modules={settings.target_modules} ({error}); "
+            f"the linear layers of the base model are {', '.join(sorted(layers))}."
+        ) from error

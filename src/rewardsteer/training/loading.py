@@ -17,12 +17,39 @@ from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
 from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.start import check_causal, find_start
+from rewardsteer.models.start import check_base_model, check_causal, find_start
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
 from rewardsteer.training.precision import AUTOCAST, loaded_dtype, usable_attention, widen_trainable
 from rewardsteer.training.weights import load_weights
+
+_POLICY_HEAD = HeadConfig(kind=LANGUAGE_MODEL_HEAD)
+
+
+def check_models(config: TrainConfig, tokenizer: Any) -> None:
+    """Refuse a base model, adapters, a quantization or a policy that `build` would refuse, without
+    reading weights.
+
+    Raises:
+        CheckpointError, ConfigError, MismatchError: as `build`.
+    """
+    if config.quantize is not None:
+        _quantization(config.quantize, config.optimiser.autocast)
+        if keeps_adapters(config):
+            raise ConfigError(
+                "An adapter trained on rounded weights does not fit the base model's own; set "
+                "lora.merge=true, or leave quantize out."
+            )
+    attention = usable_attention(config.attn_implementation, config.optimiser.autocast)
+    with deepspeed_loading(spread=False), torch.device("meta"):
+        model = RewardModel(
+            check_base_model(config.base_model, config.head, attention), config.head
+        )
+        if config.lora is not None:
+            add_adapters(model, config.lora)
+    if needs_policy(config):
+        _check_policy(config, tokenizer)
 
 
 def build(
@@ -51,8 +78,6 @@ def build(
                 config.attn_implementation, config.optimiser.autocast
             ), again=weights is not None, **options,
         )
-        if keeps_adapters(config):
-            _check_kept(config)
         # The base of kept adapters keeps its embeddings; our code uses masks, not padding ids.
         ensure_padding_token(tokenizer, model.carrier, grow=not keeps_adapters(config))
         config.head.head_class.resized(model.carrier, tokenizer)
@@ -82,11 +107,9 @@ def needs_policy(config: TrainConfig) -> bool:
     return any(build_objective(phase.objective).backups for phase in config.phases)
 
 
-def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
-    """The frozen policy of the settings, whole in every process."""
+def _check_policy(config: TrainConfig, tokenizer: Any) -> None:
     source = config.policy or config.base_model
-    start = find_start(source)
-    if start.card is not None:
+    if find_start(source).card is not None:
         raise ConfigError(
             f"Backups under a policy need a causal language model, and {source} is a reward model; "
             "name the policy in the setting policy."
@@ -96,8 +119,13 @@ def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
             f"Backups under a policy need one tokenizer, and that of {source} has other tokens "
             f"than that of {config.base_model}; name a policy with the same tokenizer."
         )
+    check_base_model(source, _POLICY_HEAD)
+
+
+def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
+    """The frozen policy of the settings, whole in every process."""
     policy = RewardModel.from_base(
-        source, HeadConfig(kind=LANGUAGE_MODEL_HEAD),
+        config.policy or config.base_model, _POLICY_HEAD,
         attn_implementation=usable_attention(
             config.attn_implementation, config.optimiser.autocast
         ),
@@ -116,14 +144,6 @@ def without_dropout(model: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
                 setattr(module, name, 0.0)
-
-
-def _check_kept(config: TrainConfig) -> None:
-    if config.quantize is not None:
-        raise ConfigError(
-            "An adapter trained on rounded weights does not fit the base model's own; set "
-            "lora.merge=true, or leave quantize out."
-        )
 
 
 @contextmanager

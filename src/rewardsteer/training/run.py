@@ -37,7 +37,7 @@ from rewardsteer.training.checks import check_callbacks, check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_training
 from rewardsteer.training.fit import fit
-from rewardsteer.training.loading import build, keeps_adapters
+from rewardsteer.training.loading import build, check_models, keeps_adapters
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
 from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
@@ -88,6 +88,7 @@ def train(
     makers = check_settings(config, processes.num_processes)
     check_callbacks(callbacks)
     tokenizer = load_tokenizer(config.base_model)
+    check_models(config, tokenizer)
     ensure_padding_token(tokenizer, grow=not keeps_adapters(config))
     if config.prepared is not None:
         place = Path(config.prepared)

@@ -1,7 +1,6 @@
 """One reward per prefix: linear or MLP."""
 
 import itertools
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from rewardsteer.models.heads.stacks import sized_stack
 from rewardsteer.models.loading import no_score
 from rewardsteer.models.placement import put_beside
 from rewardsteer.models.sharding import gathered
-
-logger = logging.getLogger(__name__)
 
 
 class ScalarHead(Head):
@@ -61,16 +58,6 @@ class ScalarHead(Head):
                 f"{first.in_features} numbers to {last.out_features}, expected {size} to 1."
             )
         return put_beside(cls.layer(model), own)
-
-    @classmethod
-    def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
-        """See `Head.check_start`; warns where a head of another kind is left out."""
-        if trained.kind != config.kind:
-            logger.warning(
-                "%s is a reward model with a %s head; its head is left out, and a new %s head is "
-                "put on its backbone.", source, trained.kind, config.kind,
-            )
-        super().check_start(config, trained, source)
 
     @classmethod
     def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:
