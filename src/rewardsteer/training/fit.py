@@ -77,16 +77,13 @@ def fit(
         ``eval_rows``, the last evaluation's figures (``eval_accuracy``, …).
 
     Raises:
-        ConfigError: activations cannot be offloaded here, or the figure that chooses the best
-            checkpoint cannot be computed on ``eval_rows``.
+        ConfigError: activations cannot be offloaded here, or see `check_best_figure`.
         CheckpointError: another engine wrote the checkpoint.
         NonFiniteError: the loss or the gradient became NaN or infinite.
         OutputError: a checkpoint or a log line cannot be written.
     """
     check_head_gives(objective, model.head_config)
-    if eval_rows is not None:
-        single = count_single(eval_rows) > 0
-        check_best_figure(objective, model.head_config, trainer_fields, single=single)
+    check_best_figure(objective, model.head_config, trainer_fields, single=_single(eval_rows))
     keep_best = keep_best and eval_rows is not None and keeps_best(log, trainer_fields)
     out.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(
@@ -129,13 +126,18 @@ def fit(
     return finite_or_none(figures)
 
 
+def _single(rows: Any) -> bool | None:
+    """Whether any row has one response; None without rows."""
+    return None if rows is None else count_single(rows) > 0
+
+
 def _collators(
     objective: Objective, model: RewardModel, tokenizer: Any, side: Literal["right", "left"],
     eval_rows: Any,
 ) -> tuple[PairCollator, PairCollator]:
     """The collators of training and of evaluation; the latter makes pairs if all its rows are."""
     padding, gives = tokenizer.pad_token_id, model.head.gives
-    pairs = eval_rows is None or not count_single(eval_rows)
+    pairs = not _single(eval_rows)
     if objective.rows == "responses":
         collator = ResponseCollator(padding, side, prefixes=objective.prefixes)
         return collator, collator
