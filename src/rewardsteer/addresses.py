@@ -91,12 +91,8 @@ def open_client(
     """A client of the package openai.
 
     Args:
-        library: the package.
-        url: base address of the server.
         key_env: environment variable with the key; may be unset where the server needs no key.
         timeout: seconds to wait for a whole response, also one that is streamed.
-        retries: of a failed request.
-        asynchronous: return an asynchronous client.
 
     Raises:
         ConfigError: the address or the timeout is none.
@@ -187,7 +183,6 @@ def _certificates() -> ssl.SSLContext:
 
 
 def refuses_key(library: Any, error: Exception | str) -> bool:
-    """Whether the server rejected the key."""
     return isinstance(error, library.AuthenticationError | library.PermissionDeniedError)
 
 
@@ -243,7 +238,6 @@ def failure(
     """The `ConfigError` for an error of a server that ends the work.
 
     Args:
-        library: the package openai.
         error: the raised error, or a description of an invalid response.
         url, key_env, timeout: see `open_client`.
         address: the form of a correct address and name, for messages.

@@ -24,7 +24,6 @@ def lock_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a folder's lock, which the system releases when the process ends.
 
     Args:
-        folder: an existing one.
         shared: others may hold a shared one at the same time.
 
     Raises:

@@ -17,7 +17,6 @@ class Terminal(logging.Handler):
         self.ours = level
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by `logging`."""
         ours = record.name.split(".")[0] == OURS
         if record.levelno >= (self.ours if ours else logging.ERROR):
             sys.stderr.write(self.format(record) + "\n")
@@ -35,7 +34,6 @@ class Diagnosis(logging.Handler):
         self._place: Path | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by `logging`."""
         self._waiting.append(self.format(record) + "\n")
         if self._place is not None:
             self.keep(self._place)

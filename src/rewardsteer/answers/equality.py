@@ -76,7 +76,6 @@ def canonical_answer(text: str | None, expected: str | None = None) -> str | Non
     spacing and LaTeX spelling are normalized.
 
     Args:
-        text: an answer.
         expected: the reference. Where it is a number, a sentence counts as its only number.
     """
     if text is None:

@@ -29,7 +29,6 @@ def balanced(
     A). Surplus pairs of a direction are dropped at random.
 
     Args:
-        pairs: all pairs by question.
         max_pairs: per question.
         rng: breaks ties and draws the surplus.
     """

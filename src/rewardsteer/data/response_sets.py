@@ -12,7 +12,6 @@ class PreparedResponses(NamedTuple):
     """A row of responses that is kept.
 
     Attributes:
-        row: as the source gave it.
         tokens: each response together with the shared prompt.
         prompt: the rendered prompt.
     """
@@ -23,7 +22,6 @@ class PreparedResponses(NamedTuple):
 
     @property
     def prompt_ids(self) -> list[int]:
-        """Token ids of the prompt."""
         return self.tokens[0].prompt_ids
 
     @property
@@ -53,7 +51,6 @@ def response_tables(rows: Sequence[PreparedResponses], numbers: Sequence[str]) -
     """The table of the set ``responses`` (see `rewardsteer.data.store`), one row per prompt.
 
     Args:
-        rows: the responses.
         numbers: names of their numbers; where empty, the table has no such column.
     """
     import pyarrow as pa

@@ -15,7 +15,6 @@ class Responses(Record):
         prompt: text, or the conversation up to and including the last user turn.
         responses: K texts of the assistant's turn, without end-of-text.
         numbers: K numbers by name; None where a response has none. They reach `PairBatch.numbers`.
-        source: name of the data source.
         subset: category within the source, for metrics by subset.
         tools: functions that the prompt's chat template lists, as JSON schemas; None without.
         place: file and row it was read from, for error messages; "" when unknown.

@@ -24,7 +24,6 @@ class Rows(Protocol):
     """Rows in order, in shards of ``step`` rows (the last one may be shorter).
 
     Attributes:
-        count: number of rows.
         step: rows per shard.
         digest: hash that identifies the content.
     """
@@ -51,7 +50,6 @@ class ListedRows:
         self.digest = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def read(self, shard: int) -> list[Row]:
-        """The rows of one shard."""
         return list(self._rows[shard * self.step : (shard + 1) * self.step])
 
 
@@ -84,7 +82,6 @@ class JsonlRows:
         self.digest = content.hexdigest()[:16]
 
     def read(self, shard: int) -> list[Row]:
-        """The rows of one shard."""
         at, first = self._begins[shard]
         lines = ((number, line) for number, line in self._lines(at, first) if line.strip())
         return [
@@ -135,7 +132,6 @@ class ParquetRows:
         self.digest = content.hexdigest()[:16]
 
     def read(self, shard: int) -> list[Row]:
-        """The rows of one shard."""
         begin = shard * self.step
         if self._left is None or begin < self._at:
             self._left, self._at = parquet_rows(self.path), 0

@@ -81,7 +81,6 @@ class Shard(NamedTuple):
     """The outcome of one written shard.
 
     Attributes:
-        split, number: of the shard.
         kept: number of rows written.
         dropped: ``{reason: rows}``.
         long: token counts of the rows that are longer than ``max_length``.
@@ -106,7 +105,6 @@ def write_shards(work: Work, processes: int, progress: Callable[[int], None]) ->
     """Tokenize and write all rows of all splits.
 
     Args:
-        work: rows, settings and output folder.
         processes: number of worker processes; 1 works in this process.
         progress: called with the number of finished rows.
 

@@ -22,7 +22,6 @@ class Spool:
     """Rows of all sources, written once, front to back.
 
     Attributes:
-        path: the file.
         parts: ``{(source's number, split): range of row numbers}``.
         extras: names of the rows' further numbers.
         steps: whether any row has labelled steps.
@@ -106,7 +105,6 @@ def read_spooled(
     """Rows of a spool in the given order, from any process with access to the file.
 
     Args:
-        path: the spool's file.
         begins: `Spool.begins`.
         rows: their numbers.
         kind: `Spool.kind`.

@@ -54,12 +54,10 @@ class Answers:
         }
 
     def forget(self, samples: Sequence[Sample]) -> None:
-        """Drop the cached states of samples."""
         if self._growing is not None:
             self._growing.forget(samples)
 
     def of(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
-        """The answer or the error of each question."""
         answers: dict[int, Answer | Exception] = {}
         calls: dict[_Call, list[Row]] = {}
         for ask in asks:

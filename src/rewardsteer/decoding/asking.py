@@ -28,7 +28,6 @@ class Ask:
     """A question to the reward model about one sample.
 
     Attributes:
-        prompt: the sample's prompt.
         sample: the response: as generated so far, or closed if it has ended.
         goal: a goal state, for the similarity of the last token's state to it; None: the reward.
         prompt_alone: ask for the reward of the prompt, without the response.
@@ -63,7 +62,6 @@ class Row:
     """A question as token ids.
 
     Attributes:
-        ask: the question.
         prompt, response: token ids; empty for a reward model that is asked about texts.
     """
 
@@ -81,8 +79,6 @@ def as_row(ask: Ask, scorer: Any, *, texts: bool) -> Row:
     """A question as token ids of a reward model.
 
     Args:
-        ask: the question.
-        scorer: a `rewardsteer.models.scorer.Scorer`.
         texts: tokenize texts instead of using the policy's tokens.
 
     Raises:

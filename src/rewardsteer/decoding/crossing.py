@@ -63,9 +63,6 @@ def check_crossing(method: str, scorer: Any, tokenizer: Any, engine: Any) -> Non
     """Refuse, before the policy loads, a guide that cannot work between two tokenizers.
 
     Args:
-        method: its name; strategies pass.
-        scorer: the reward model, or None.
-        tokenizer: the policy's.
         engine: the engine's class.
 
     Raises:
@@ -84,10 +81,7 @@ def across(name: str, asks: str, scorer: Any, engine: Any) -> Any:
     """The reward model, wrapped so that a guide can ask it about tokens of another tokenizer.
 
     Args:
-        name: of the guide, for messages.
         asks: see `LogitsGuide`.
-        scorer: the reward model.
-        engine: runs the policy.
 
     Raises:
         MismatchError: it cannot be asked.

@@ -18,9 +18,7 @@ class IncrementalDetokenizer:
 
     Args:
         tokenizer: the policy's.
-        prompt_ids: of the prompt.
         template: its text around responses is removed.
-        stops: strings that end the response.
         include_stop: keep the stop string that ends the response.
         min_tokens: stop strings that end within the first ``min_tokens`` tokens are ignored.
 
@@ -62,7 +60,6 @@ class IncrementalDetokenizer:
         """The rest of the text, given all tokens but end-of-text.
 
         Args:
-            token_ids: all of them.
             whole: the response's text, decoded as a whole.
         """
         if self.stopped:

@@ -85,8 +85,6 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
     """Refuse a reward model that does not fit a method; warn where its training is not known.
 
     Args:
-        name: of the method.
-        kind: the method's class.
         scorer: the reward model, an ensemble, or None when there is none.
 
     Raises:

@@ -16,7 +16,6 @@ class FolderScorer:
     before, or without, running it.
 
     Args:
-        folder: the checkpoint.
         template: how prompts and responses are written; None: as its card says.
 
     Raises:
@@ -42,7 +41,6 @@ class FolderScorer:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the weights."""
         return fingerprint(self.folder)
 
     @functools.cached_property
@@ -58,7 +56,6 @@ class FolderScorer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Token ids that it knows."""
         return min(self._bounds[1], len(self.tokenizer))
 
     def parameter_count(self) -> int:

@@ -19,11 +19,7 @@ class Value(NamedTuple):
 
 
 class GrowingReads:
-    """The reward model's cache, with a row for every sample that may be scored again.
-
-    Args:
-        scorer: a `rewardsteer.models.scorer.Scorer`.
-    """
+    """The reward model's cache, with a row for every sample that may be scored again."""
 
     def __init__(self, scorer: Any) -> None:
         self._scorer = scorer

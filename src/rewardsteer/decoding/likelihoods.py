@@ -47,7 +47,6 @@ class RequestedLikelihoods(ABC):
     """`Likelihoods` of a policy that is asked about each continuation by a request of its own.
 
     Args:
-        engine: that takes the requests.
         prompt_ids: the prompt of all responses, at least one token.
     """
 
@@ -58,7 +57,6 @@ class RequestedLikelihoods(ABC):
     async def of(
         self, before: Sequence[int], continuations: Sequence[Sequence[int]]
     ) -> list[float]:
-        """See `Likelihoods.of`."""
         return without_nan(await self._values([*self._prompt, *before], continuations))
 
     @abstractmethod

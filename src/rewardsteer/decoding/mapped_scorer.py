@@ -34,7 +34,6 @@ class MappedScorer:
     """A reward model that is asked in the policy's ids.
 
     Args:
-        scorer: a `rewardsteer.models.scorer.Scorer`.
         ids: from `token_map`.
 
     Attributes:

@@ -8,11 +8,7 @@ _TEXTS = ("can't allocate memory", "MPS backend out of memory", "CUBLAS_STATUS_A
 
 
 class EngineError(Exception):
-    """An engine cannot go on, for any prompt; its cause says why.
-
-    Args:
-        cause: what was raised.
-    """
+    """An engine cannot go on, for any prompt; its cause says why."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))

@@ -55,7 +55,6 @@ def penalized(
     returned.
 
     Args:
-        scores: guided scores ``[B, V]``.
         rows: prompts and what was generated so far.
         configs: the settings of each row.
         stop_ids: tokens that end the policy's responses.

@@ -18,7 +18,6 @@ class Prepared:
     """A request that is written and tokenized, or why it cannot be.
 
     Attributes:
-        request: as given.
         shown: its prompt as results carry it.
         ids: its token ids.
         error: what is wrong with it; None: nothing.
@@ -113,7 +112,6 @@ def prompts_as_read(
     """Token ids of prompts by request, as `rewardsteer.decoding.generate.generate_by` reads them.
 
     Args:
-        requests: the prompts.
         tokenizer: the policy's.
         scorer: the reward model that guides, or None. The template of one with another tokenizer
             is not used.

@@ -76,7 +76,6 @@ class TokenLogprob(NamedTuple):
     """A generated token under the policy alone, at temperature 1 over the whole vocabulary.
 
     Attributes:
-        value: its log-probability.
         best: ids and log-probabilities of the likeliest tokens, best first.
     """
 

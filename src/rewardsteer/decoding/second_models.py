@@ -78,7 +78,6 @@ def check_drafter(method: Any, engine: Any, *, option: str = _OPTIONS) -> None:
 
     Args:
         method: with its ``drafter``, an engine or None.
-        engine: runs the policy.
         option: how a second policy is given here, for messages.
 
     Raises:
@@ -110,7 +109,6 @@ def check_gate_model(
     Args:
         config: the settings; None: of a server, whose requests have them.
         folder: of the reward model; None: there is none.
-        engine: name of the engine.
         tokenizer: the policy's.
 
     Raises:

@@ -40,7 +40,6 @@ class _FastStream:
         self._held: list[int] = []
 
     def step(self, token: int) -> str:
-        """New text after another token; none while a character is unfinished."""
         self._held.append(token)
         try:
             piece: str = self._stream.step(self._backend, token) or ""

@@ -47,7 +47,6 @@ class Plan:
 
     Attributes:
         name: its name in tables and file names.
-        head: its head.
         phases: its training phases, in order; without any it stays untrained.
     """
 
@@ -136,7 +135,6 @@ class Task(NamedTuple):
     out: Path
 
     def train(self, plan: Plan, *, progress: bool, announce: Callable[[str], None]) -> None:
-        """Train one reward model."""
         train_reward_model(
             plan, self.policy, self.tokenizer, self.rows, self.config,
             place_of(plan.name, self.out).parent, progress=progress, announce=announce,

@@ -22,7 +22,6 @@ class Row(NamedTuple):
     """A row of the comparison.
 
     Attributes:
-        label: its name.
         config: its decoding settings.
         model: the reward model that guides; None without guidance.
     """

@@ -35,7 +35,6 @@ def run_demo(
     Args:
         config: sizes and seed.
         out: output folder, empty unless ``overwrite``; gets ``report.html`` too.
-        progress: show progress bars of training.
         announce: called with a line of text as each step begins.
 
     Raises:

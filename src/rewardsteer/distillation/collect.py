@@ -56,9 +56,7 @@ def collect(
     Args:
         policy, teacher: see there.
         requests: with their ``prompt_ids``.
-        config: of the run.
         source: the contents of the manifest.
-        folder: of the records.
         announce: called with shards done and in all.
 
     Raises:

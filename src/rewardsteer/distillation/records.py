@@ -63,7 +63,6 @@ class Source(Config):
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The file of a shard."""
     return folder / f"shard-{number:05d}.arrow"
 
 
@@ -84,7 +83,6 @@ def check_source(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse records that were made with other models or settings.
 
     Args:
-        folder: of the records.
         wanted: fields of `Source` and their values.
 
     Raises:

@@ -72,8 +72,6 @@ def distil(
     """Distil a guide and return the student's folder, ``OUT/model``.
 
     Args:
-        config: the settings.
-        out: output folder.
         resume: continue a run in ``out`` that was interrupted, with the same settings.
         overwrite: replace the contents of ``out``.
         device: of policy and teacher while records are made.

@@ -39,7 +39,6 @@ class TokenTeacher:
     """A reward model that takes the policy's tokens.
 
     Args:
-        scorer: a `rewardsteer.models.scorer.Scorer`.
         stops: tokens that end a response of the policy. The reward of such a candidate is that of
             the response, closed as in the teacher's training.
     """
@@ -95,7 +94,6 @@ class TextTeacher:
     that end in the candidates, written with its own template.
 
     Args:
-        scorer: any reward model.
         tokenizer: the policy's.
         stops: tokens that end a response of the policy.
         template: how the policy's responses are written.
@@ -108,7 +106,6 @@ class TextTeacher:
         self._stops, self._template = frozenset(stops), template
 
     def rewards(self, asked: Sequence[Asked]) -> list[np.ndarray]:
-        """Rewards ``[n, K]`` of each response."""
         found = [np.empty(one.tokens.shape) for one in asked]
         for closed in (False, True):
             places, prompts, texts = [], [], []

@@ -48,7 +48,6 @@ class Diagnosis:
     """The result of an examination of a reward model.
 
     Attributes:
-        model: folder or name.
         about: facts on the loaded model: kind, architecture, dtype, template, special tokens,
             position of the reward, activation, limits.
         tokens: those of the first text, as the model gets them; empty where they are unknown.
@@ -62,12 +61,10 @@ class Diagnosis:
 
     @property
     def faults(self) -> list[Finding]:
-        """The findings that are faults."""
         return [one for one in self.findings if one.status == "fault"]
 
     @property
     def healthy(self) -> bool:
-        """Whether no check found a fault."""
         return not self.faults
 
     def as_dict(self) -> dict[str, Any]:

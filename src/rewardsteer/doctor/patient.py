@@ -23,7 +23,6 @@ class Address:
     """A server that is compared.
 
     Attributes:
-        url: its address.
         api: its kind of API, see `rewardsteer.models.remote.scorer.RemoteScorer`.
         model: the model's name there; None: the only one.
     """
@@ -39,7 +38,6 @@ class Patient:
     Args:
         folder: description of its folder.
         scorer: the loaded model; None if it could not be loaded.
-        samples: texts to score.
         template: the template that the user gave; None: the model's own.
         address: a server to compare; None: none.
 
@@ -83,7 +81,6 @@ class Patient:
 
     @property
     def scorer(self) -> TextScorer:
-        """The loaded model."""
         assert self.maybe_scorer is not None, "checks that need the model run where it is loaded"
         return self.maybe_scorer
 
@@ -158,5 +155,4 @@ class Patient:
 
 
 def largest(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference."""
     return float(np.abs(found - expected).max())

@@ -51,7 +51,6 @@ class Samples:
 
 
 def built_in() -> Samples:
-    """The built-in texts."""
     return _of_pairs([(prompt, [better, worse]) for prompt, better, worse in _PAIRS], own=False)
 
 

@@ -16,7 +16,6 @@ def histogram(groups: Mapping[str, Values], bins: int = 40) -> dict[str, Any]:
 
     Args:
         groups: values by name, with at least one value in total.
-        bins: number of bins.
 
     Returns:
         ``edges`` (bins + 1) and ``counts``, a list for each group.

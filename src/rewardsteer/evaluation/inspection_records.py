@@ -11,7 +11,6 @@ class Alternative(Record):
     """A candidate for the next token.
 
     Attributes:
-        token_id: its id.
         text: the text that it would add.
         value: its probability, or its reward in the reward model's column.
         rank: its rank by value in its column, from 1.
@@ -28,7 +27,6 @@ class InspectedToken(Record):
 
     Attributes:
         token_id: its id.
-        text: the text that it adds.
         reward: of the prefix that ends with it.
         similarity: of its hidden state to the goal state; None without a goal.
         kl: KL divergence in nats of the guided distribution from the policy's on the tokens that

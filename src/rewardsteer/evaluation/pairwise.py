@@ -19,7 +19,6 @@ class PairDifference(NamedTuple):
     """Two methods on the same prompts.
 
     Attributes:
-        first, second: names.
         difference: mean of first − second, with the 95 % interval of `paired_difference` (``low``,
             ``high``).
         p: of the hypothesis of no difference, by `difference_p_value`.

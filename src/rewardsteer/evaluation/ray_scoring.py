@@ -62,7 +62,6 @@ def on_ray(
     """An engine that scores shards on a Ray cluster.
 
     Args:
-        folder: the reward model.
         rows: the input.
         settings: see `Settings`.
         device: of each actor; ``cuda`` takes one GPU each, ``auto`` too where the cluster has any.

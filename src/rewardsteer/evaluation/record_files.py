@@ -18,7 +18,6 @@ def load_records(place: Path, kind: type[R], name: str) -> list[R]:
     file.
 
     Args:
-        place: the file.
         kind: class of the records.
         name: name of a record in messages.
 

@@ -34,7 +34,6 @@ def evaluate_responses(
     """Figures of agreement by the name of the number (such as a rating's name).
 
     Args:
-        scorer: the reward model.
         rows: of the sources ``ratings``, ``ranked`` or ``labels``.
         batch_size: responses scored together.
         announce: called with the number of responses done and the total.

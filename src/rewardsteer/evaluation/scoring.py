@@ -120,8 +120,6 @@ def score_shard(
     than the arrays that they are made from.
 
     Args:
-        scorer: the reward model.
-        rows: those of one shard.
         settings: see `Settings`.
         first_row: number of rows before this shard, for messages.
     """

@@ -29,7 +29,6 @@ class Shards:
     Args:
         output: the output file: Parquet by its ending, else JSONL.
         task: all that determines the rows' values; a run with another task cannot be resumed.
-        count: number of rows.
         step: rows per shard.
         resume: go on with an interrupted run.
         overwrite: replace an existing output.

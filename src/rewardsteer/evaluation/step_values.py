@@ -39,7 +39,6 @@ def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
     the reason under ``skipped``.
 
     Args:
-        scorer: the reward model.
         rows: with ``prompt`` and ``completion``.
     """
     held = [

@@ -108,7 +108,6 @@ def fit_calibration(
 
 
 def save_calibration(calibration: PositionCalibration, place: Path) -> None:
-    """Write a calibration as JSON."""
     write_json(place, calibration.model_dump(mode="json"))
 
 

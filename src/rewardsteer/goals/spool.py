@@ -79,7 +79,6 @@ class RunningMeans:
         }
 
     def discard(self) -> None:
-        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
 
@@ -87,7 +86,6 @@ class StateStore:
     """States appended to raw float32 files: last-token and prompt states, and their names.
 
     Args:
-        folder: where the files lie.
         width: numbers in a state.
         rows: rows to keep; those that an interrupted run wrote after them are removed.
 
@@ -147,7 +145,6 @@ class StateStore:
         return [raw[i : i + _NAME].rstrip(b"\0").decode() for i in range(0, len(raw), _NAME)]
 
     def discard(self) -> None:
-        """Delete the files."""
         for name in ("last", "prompt", "names"):
             (self.folder / name).unlink(missing_ok=True)
         self.folder.rmdir()

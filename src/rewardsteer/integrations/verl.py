@@ -35,7 +35,6 @@ class RewardFunction:
     verl passes the response as text, and the prompt only if ``extra_info`` holds it.
 
     Args:
-        scorer: the reward model.
         prompt_key: field of ``extra_info`` with the prompt, a text or messages; None: ``prompt``,
             ``question`` or ``problem``, the first one present in this order.
         batch_size: responses scored together.

@@ -65,7 +65,6 @@ def capability(module: Any, name: str, probe: Callable[[], T]) -> T:
 
     Args:
         module: the model or backbone.
-        name: of the capability.
         probe: runs a few tokens. A model that is changed (other attention, other dtype, autocast)
             is probed again.
     """

@@ -57,7 +57,6 @@ def first_difference(
     tokens, are no difference.
 
     Args:
-        first, second: the tokenizers.
         added: whether tokens that were added to a vocabulary may differ too.
     """
     ours, theirs = _tokens(first), _tokens(second)
@@ -80,7 +79,6 @@ def check_head(user: str, scorer: Any, needed: str, remedy: str) -> None:
 
     Args:
         user: what needs it, as a sentence begins.
-        scorer: the reward model.
         needed: the head's name.
         remedy: what to do instead, as the sentence ends.
 

@@ -116,7 +116,6 @@ class PairScorer(TextScorer):
         raise MismatchError(no_reward(self.name, self.kind))
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return super().provenance() | {
             "orders": "both, averaged", "dtype": str(self.model.dtype).removeprefix("torch."),
         }

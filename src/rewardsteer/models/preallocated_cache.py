@@ -117,7 +117,6 @@ class PreallocatedCache(DynamicCache):
         self.layer_class_to_replicate = PreallocatedLayer
 
     def crop_columns(self, *, left: int = 0, right: int = 0) -> None:
-        """Drop columns on either side."""
         for layer in self.layers if left or right else ():
             layer.crop_columns(left, right)
 
@@ -148,7 +147,6 @@ class PreallocatedCache(DynamicCache):
         return part
 
     def keep_one(self, columns: Tensor, among: int) -> None:
-        """Of each row's last ``among`` columns keep one; ``columns [B]`` count from the first."""
         for layer in self.layers:
             columns = columns.to(layer.device)
             layer.keep_one(columns, among)

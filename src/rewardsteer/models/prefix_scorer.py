@@ -92,7 +92,6 @@ class PrefixScorer(TextScorer):
 
     @property
     def hidden_size(self) -> int:
-        """Numbers in a hidden state."""
         return int(self.reward_model.carrier.get_input_embeddings().weight.shape[1])
 
     def open(self) -> PrefixReader:

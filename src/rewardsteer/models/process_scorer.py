@@ -119,7 +119,6 @@ class ProcessScorer(Scorer):
         return step_lengths(text, ends, response_ids, self.tokenizer, merge=True)
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return super().provenance() | {
             "activation": "sigmoid", "split": self.split, "aggregation": self.aggregate,
         }

@@ -150,12 +150,10 @@ class _Side(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
         return next(self._rows.backbone.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
         return next(self._rows.backbone.parameters()).device
 
 

@@ -76,7 +76,6 @@ class _SharedPass:
         self.seen = self.of_policy = self.of_reward = torch.empty(0, 0)
 
     def step(self, ids: Tensor, mask: Tensor) -> None:
-        """Read what is new."""
         self.seen = ids
         if self.offset is None:
             self.of_policy = self.of_reward = self.reader.step(ids, mask)
@@ -85,7 +84,6 @@ class _SharedPass:
             self.of_policy, self.of_reward = states[: len(ids)], states[len(ids) :]
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; see `PrefixReader.select`."""
         if self.offset is not None:
             count = len(self.reader.forwards) // 2
             rows = [*rows, *(EMPTY_ROW if row < 0 else row + count for row in rows)]
@@ -110,12 +108,10 @@ class _Side:
 
     @property
     def forwards(self) -> list[int]:
-        """Network passes of each row."""
         return self._shared.part(self._shared.reader.forwards, rewarded=self.rewarded)
 
     @property
     def tokens(self) -> list[int]:
-        """Tokens read of each row."""
         return self._shared.part(self._shared.reader.tokens, rewarded=self.rewarded)
 
 

@@ -35,7 +35,6 @@ class SomeRows:
     places: int
 
     def part_of(self, rows: Sequence[int], places: int) -> "SomeRows":
-        """Some of these rows."""
         return SomeRows(self.reader, [self.rows[row] for row in rows], self.places)
 
     @torch.no_grad()

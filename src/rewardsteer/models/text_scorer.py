@@ -196,7 +196,6 @@ def require_tokens(scorer: TextScorer, purpose: str) -> "Scorer":
     """The scorer as one of token ids.
 
     Args:
-        scorer: of any kind.
         purpose: what needs it, for the message ("the method farma", "goal states").
 
     Raises:

@@ -25,7 +25,6 @@ class Spans(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """Columns in each span ``[B]``."""
         return (self.end - self.begin).clamp(min=0)
 
     def window(self, low: float, high: float) -> "Spans":

@@ -24,8 +24,6 @@ def live_page(
     and shows the returned `Inspection`.
 
     Args:
-        methods: decoding methods to choose from.
-        default_method: the one chosen at first.
         needs_key: ask for a key, which is sent as ``Authorization: Bearer`` and not stored.
         goal: whether the server has a goal state, for filters by similarity.
     """

@@ -39,7 +39,6 @@ def page(title: str, summary: str, sections: Sequence[Section], *, footer: str =
     """The text of a page.
 
     Args:
-        title: heading of the page.
         summary: one or two sentences under it.
         sections: in reading order. All text is escaped; only SVG of our own plots is not.
         footer: small print.

@@ -15,7 +15,6 @@ class Run:
     """One result folder.
 
     Attributes:
-        name: its name on the page.
         folder: its path; for figures over several runs, the path of their file.
         training: log lines of a training run; else none.
         preference: content of ``metrics.json`` of ``evaluate preference``.
@@ -51,7 +50,6 @@ class Outcome(NamedTuple):
     """The part of a record that a page keeps.
 
     Attributes:
-        id: id of the prompt.
         prompt: the beginning of its text.
         length: length of the response in characters.
         tokens: number of tokens of the response.

@@ -28,7 +28,6 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
     Args:
         runs: folders of training runs, evaluations and inspections, folders that contain them, or
             files of figures over several runs.
-        out: the HTML file.
 
     Raises:
         DataError: a folder without results, or a damaged file.

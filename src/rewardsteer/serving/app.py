@@ -75,7 +75,6 @@ def create_app(
     """The application around a service. It starts and stops with the service.
 
     Args:
-        service: answers the requests.
         api_key: key that clients must send; None: no key.
         hosts: names under which the server may be called; None: any.
     """

@@ -40,7 +40,6 @@ class ApiError(Exception):
     """A refusal or a failure.
 
     Args:
-        status: the HTTP status.
         message: for the client; never logged, because it may quote the request.
         param: the field of the request that is wrong.
         code: machine-readable name of the error.
@@ -58,7 +57,6 @@ class ApiError(Exception):
         self.param, self.code, self.retry_after = param, code, retry_after
 
     def body(self) -> dict[str, Any]:
-        """The error as JSON."""
         kind = _KINDS.get(self.status, "api_error" if self.status >= 500 else _BAD)
         body = ErrorBody(message=self.message, type=kind, param=self.param, code=self.code)
         return {"error": body.model_dump()}
@@ -68,7 +66,6 @@ class ApiError(Exception):
         return json.dumps(self.body()).encode()
 
     def headers(self) -> Mapping[str, str]:
-        """Headers that the reply needs."""
         headers = dict(self._more)
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)

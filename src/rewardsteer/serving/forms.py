@@ -20,7 +20,6 @@ class Form:
     """The differences between completions and chats.
 
     Attributes:
-        prefix: prefix of reply ids.
         chunk: the field ``object`` of a stream's parts.
         param: request field that holds the prompts.
         reply: builds a reply from its choices and other fields.
@@ -60,10 +59,8 @@ class ChoiceStream:
     """The parts of one choice of a stream.
 
     Args:
-        form: of the answer.
         head: fields with which every part of the stream begins.
         index: of the choice.
-        before: tokens before the response.
         logprobs: builds log-probabilities of tokens, given those before them; None: not requested.
         more: builds further fields of the last part from the answer.
 
@@ -95,7 +92,6 @@ class ChoiceStream:
             yield self._chunk(shown, before, found)
 
     def chunks(self, event: TextDelta | Finished) -> Iterator[dict[str, Any]]:
-        """The parts for an event."""
         if isinstance(event, TextDelta):
             self._characters += len(event.text)
             self._tokens += len(event.token_ids)

@@ -37,10 +37,6 @@ class Generating:
     """One request for responses.
 
     Args:
-        service: models, queue and metrics.
-        request: the request's fields.
-        form: of the reply.
-        prompts: to be answered.
         max_tokens: longest response; None: as long as allowed; 0: none, only the echoed prompts.
         top: return log-probabilities, and those of this many likeliest tokens; None: none.
         raw: prompts are tokenized without a template.

@@ -108,10 +108,7 @@ class Response:
     """One response to generate for a request.
 
     Attributes:
-        handle: the request's handle.
         index: number of this response in the request.
-        prompt: the prompt.
-        method: a guide or strategy.
         config: sampling settings and the longest response.
         first: index of the first sample, from which draws are seeded.
         stream: whether text is sent while it grows.

@@ -54,9 +54,6 @@ async def of_prompts(
     """Log-probabilities of the tokens of each prompt.
 
     Args:
-        service: models and queue.
-        http: the request.
-        prompts: token ids.
         top: how many of the likeliest tokens to name as well.
 
     Raises:

@@ -13,12 +13,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """A loop that runs in a thread of its own.
-
-    Args:
-        name: of the thread.
-        setup: called in it first.
-    """
+    """A loop that runs in a thread of its own."""
 
     def __init__(self, name: str, setup: Callable[[], None] = lambda: None) -> None:
         self._loop = asyncio.new_event_loop()
@@ -30,12 +25,10 @@ class LoopThread:
         self._loop.run_forever()
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def submit(self, program: Coroutine[Any, Any, T]) -> "Future[T]":

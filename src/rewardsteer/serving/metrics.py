@@ -33,12 +33,10 @@ class Metrics:
         )
 
     def count(self, route: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def client_left(self) -> None:
-        """Count a client that disconnected before its answer."""
         self._left.inc()
 
     def observe(self, worker: "Worker", texts: "TextStage") -> None:
@@ -46,7 +44,6 @@ class Metrics:
         self.registry.register(_Observer(worker, texts))
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' format."""
         return generate_latest(self.registry)
 
 

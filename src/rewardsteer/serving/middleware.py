@@ -43,9 +43,6 @@ class AccessMiddleware:
     """An ASGI application around the application.
 
     Args:
-        app: the application.
-        limits: the server's limits.
-        metrics: counts every request.
         api_key: key for everything but health and page; None: no key.
         hosts: names under which the server may be called; None: any. Without a key this keeps a
             foreign web page from reaching a server on its reader's machine under a name of its own.
@@ -69,7 +66,6 @@ class AccessMiddleware:
         self.in_flight = self.accepted = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

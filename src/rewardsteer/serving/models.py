@@ -37,7 +37,6 @@ class ServedModels(TextReader):
         tokenizer: the policy's; None without a policy.
         scorer: a reward model; None: the policy alone.
         defaults: settings for the fields that a request leaves out.
-        limits: the server's limits.
         template: how prompts are written; default: the reward model's, else the chat template where
             the tokenizer has one, else the plain one.
         goals: goal states by name.
@@ -131,9 +130,7 @@ class ServedModels(TextReader):
         the same seed; further ones use the draws after its samples.
 
         Args:
-            handle: the request's handle.
             prompts: text, conversations or token ids.
-            config: settings of all responses.
             n: responses per prompt.
             stream: whether text is sent while it grows.
             max_tokens: longest response; None: what the server allows and the models can read.

@@ -52,7 +52,6 @@ class BoundedProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection is open."""
         if len(self.connections) >= self.most and not self._close_oldest():
             transport.close()
             # What uvicorn calls later finds a connection that is over.
@@ -62,7 +61,6 @@ class BoundedProtocol(H11Protocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes came."""
         if self.flow is None:
             return
         super().data_received(data)
@@ -81,7 +79,6 @@ class BoundedProtocol(H11Protocol):
             self.waiting_since = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over."""
         self._stop_waiting()
         if self.flow is not None:
             super().connection_lost(exc)
@@ -132,7 +129,6 @@ class LoopTrouble:
         self._told: dict[str, float] = {}
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop's handler of exceptions."""
         error = context.get("exception")
         kind = type(error).__name__ if error is not None else "no exception"
         now = time.monotonic()

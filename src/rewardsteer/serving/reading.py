@@ -41,8 +41,6 @@ class TextReader:
 
     Args:
         engine: the policy's.
-        scorer: the reward model.
-        limits: of the server.
         template: how conversations are written.
         renderer: the tokenizer whose chat template writes them.
         shared: the reward model reads the policy's tokens.

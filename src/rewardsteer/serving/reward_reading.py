@@ -22,7 +22,6 @@ class RewardReader:
 
     Args:
         scorer: a reward model of any kind.
-        limits: the server's limits.
 
     Attributes:
         takes_ids: whether the model scores rows of token ids, and gives rewards of their tokens.

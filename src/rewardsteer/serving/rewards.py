@@ -50,7 +50,6 @@ class RewardJob:
     """A request for rewards.
 
     Attributes:
-        handle: the request's handle.
         prompt_ids, response_ids: of each completion; with `texts`, used only to count tokens.
         texts: scored instead of token ids; None: token ids are scored.
         per_token: whether values of every token are requested.
@@ -91,11 +90,9 @@ class RewardQueue:
         return len(self._rows)
 
     def put(self, job: RewardJob) -> None:
-        """Add all completions of a request."""
         self._rows.extend((job, row) for row in range(len(job.response_ids)))
 
     def drop(self, handle: RequestHandle) -> None:
-        """Remove a request."""
         self._rows = deque(one for one in self._rows if one[0].handle is not handle)
 
     def take(self, tokens: int) -> list[tuple[RewardJob, int]]:
@@ -116,7 +113,6 @@ def score_together(
     """Score completions; those with the same form share a call.
 
     Args:
-        scorer: the reward model.
         taken: completions.
         tokens: in one forward pass, padding included.
 

@@ -28,7 +28,6 @@ def run(service: Service, place: socket.socket, *, host: str, key: str | None) -
     """Serve until a signal to end, then finish accepted requests.
 
     Args:
-        service: models, queue and metrics.
         place: a bound socket.
         host: the host that the socket is bound to.
         key: the API key; None: none.
@@ -66,7 +65,6 @@ class Server(uvicorn.Server):
         self._until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
         if self._middleware.draining:
             super().handle_exit(sig, frame)
             return

@@ -84,7 +84,6 @@ class GenerationFields(RequestModel):
 
     @property
     def stops(self) -> list[str]:
-        """Stop strings as a list."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
@@ -117,7 +116,6 @@ class CompletionRequest(GenerationFields):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """All prompts."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):

@@ -24,12 +24,7 @@ BEGAN = "rewardsteer.began"
 
 
 class Service:
-    """A running server's parts.
-
-    Args:
-        served: the models.
-        limits: the server's limits.
-    """
+    """A running server's parts."""
 
     def __init__(self, served: ServedModels, limits: ServingConfig) -> None:
         self.served, self.limits = served, limits

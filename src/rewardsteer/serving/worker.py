@@ -53,7 +53,6 @@ class Worker:
     Args:
         engine: runs the policy; None: rewards alone.
         scorer: the reward model; None: generation alone.
-        config: the server's limits.
         drafter: runs a second policy, on the same loop; None: there is none.
 
     Attributes:
@@ -89,7 +88,6 @@ class Worker:
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
 
     def start(self) -> None:
-        """Start the thread."""
         self._loop.start()
 
     def close(self) -> None:
@@ -103,7 +101,6 @@ class Worker:
 
     @property
     def busy(self) -> int:
-        """Number of rows being decoded."""
         return sum(one.busy for one in self._engines)
 
     @property
@@ -118,7 +115,6 @@ class Worker:
 
     @property
     def waiting_rewards(self) -> int:
-        """Number of completions that wait to be scored."""
         return len(self._rewards)
 
     @property
@@ -128,12 +124,10 @@ class Worker:
 
     @property
     def steps(self) -> int:
-        """Steps of the engines so far."""
         return sum(one.steps for one in self._engines)
 
     @property
     def tokens(self) -> int:
-        """Tokens generated so far."""
         return sum(one.tokens for one in self._engines)
 
     # --- requests, from other threads -----------------------------------------------------------
@@ -164,7 +158,6 @@ class Worker:
         self._begin(handle, functools.partial(self._call, handle, steps), self._called, 1)
 
     def give_up(self, handle: RequestHandle) -> None:
-        """Cancel a request's programs."""
         handle.over = True
         for program in self._programs.pop(handle, []):
             program.cancel()
@@ -174,8 +167,7 @@ class Worker:
             raise full(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> int:
-        """Estimated seconds until waiting rows are decoded, from recent ends of responses.
-        """
+        """Estimated seconds until waiting rows are decoded, from recent ends of responses."""
         if len(self._ends) < 2:
             return 1
         rate = len(self._ends) / max(1e-3, time.monotonic() - self._ends[0])
@@ -295,6 +287,5 @@ class _Quota:
             return True
 
     def give(self, count: int) -> None:
-        """Subtract finished work."""
         with self._lock:
             self.used -= count

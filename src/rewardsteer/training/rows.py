@@ -83,7 +83,6 @@ def check_rows(objective: Objective, rows: Any, data: Path) -> None:
     """Refuse rows that lack what an objective uses.
 
     Args:
-        objective: the loss.
         rows: a `datasets.Dataset` of the training split.
         data: the folder of prepared data, for messages.
 

@@ -36,15 +36,12 @@ class Showing(TrainerCallback):
         self._began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the Trainer."""
         self._show(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the Trainer."""
         self._show(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Called by the Trainer."""
         known = {name: logs[name] for name in _FIGURES if name in (logs or {})}
         self.figures |= {_FIGURES[name]: float(value) for name, value in known.items()}
 
@@ -76,7 +73,6 @@ class LogLines(TrainerCallback):
         self.phase = phase
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Called by the Trainer."""
         if not state.is_world_process_zero or not logs:
             return
         # JSON has no NaN; a gradient norm is one where a loss scaler skips an update.

@@ -47,7 +47,6 @@ class RewardTrainer(CheckpointingTrainer):
     """Minimises an objective over comparison rows.
 
     Args:
-        objective: the loss.
         eval_collator: collates evaluation rows; pairs always in pairs, whatever training reads.
         order: the training batches, as lists of row numbers.
         log_lines: the file that log lines go to; checkpoints note its length.
@@ -97,7 +96,6 @@ class RewardTrainer(CheckpointingTrainer):
     # --- one update ------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:
-        """One forward and backward pass."""
         self.interval.start()
         with self.offload:
             loss: Tensor = super().training_step(*args, **options)

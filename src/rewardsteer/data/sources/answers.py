@@ -23,7 +23,6 @@ def renamed(row: Row, fields: Mapping[str, str], place: str) -> Row:
     """A row with its fields renamed to this package's names, without null fields.
 
     Args:
-        row: as the file holds it.
         fields: this package's names → the data's, where they differ.
         place: file and row, for messages.
 
@@ -60,7 +59,6 @@ def prompt_alone(row: Row, place: str, absent: str = "a prompt") -> Prompt:
 
     Args:
         row: as the file holds it, without null fields.
-        place: file and row, for messages.
         absent: the missing item that the error message names.
 
     Raises:
@@ -91,9 +89,6 @@ def number_of(
     """A number, or None for null, "" and "N/A". Booleans become 0 and 1.
 
     Args:
-        value: as the file holds it.
-        name: of its column.
-        place: file and row, for messages.
         expected: the values that the column may have, for messages.
 
     Raises:
@@ -118,8 +113,6 @@ def rows_of_responses(
     """The rows of a source, with consecutive rows of the same prompt merged.
 
     Args:
-        source: its name.
-        split: ``train`` or ``test``.
         path: local file or folder; None: the data set on the hub that ``reading`` names.
         reading: settings, such as the handling of invalid rows; None: the defaults of `Reading`.
         parse: returns the responses of a row, with the same number names in each row, or the reason

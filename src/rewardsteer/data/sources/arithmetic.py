@@ -60,7 +60,6 @@ def parse(question: str) -> tuple[int, list[tuple[str, int]]]:
 
 
 def answer(question: str) -> int:
-    """The correct result."""
     value, operations = parse(question)
     for operator, operand in operations:
         value = compute(value, operator, operand)

@@ -40,8 +40,6 @@ def comparisons(
     """The comparisons of a source with one comparison per row.
 
     Args:
-        source: its name.
-        split: ``train`` or ``test``.
         rows: places and rows, see `read_rows`.
         reading: handling of invalid rows.
         parse: takes a row and its place; returns its comparison (without an id where the row has

@@ -21,9 +21,7 @@ def solution(
         prompt: the question.
         steps: their texts, which are stripped.
         labels: correctness of each step, from 0 to 1; None: not labelled.
-        place: file and row, for messages.
         separator: written between two steps.
-        id: the row's own.
 
     Raises:
         DataError: no steps, an empty step, a wrong number of labels, or no label at all.

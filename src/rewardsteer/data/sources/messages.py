@@ -27,7 +27,6 @@ def parse_messages(value: Any, place: str, key: str) -> list[Message]:
         value: a list of messages, or one message; each a `Message`, or ``role`` and ``content``
             (OpenAI, TRL) or ``from`` and ``value`` (ShareGPT, LLaMA-Factory). A key that is null
             counts as absent.
-        place: file and row, for messages.
         key: the field that holds it, for messages.
 
     Raises:

@@ -74,7 +74,6 @@ def read_rows(
     """Yield ``(place, row)``; the place ("FILE, line 3") is for messages.
 
     Args:
-        split: ``train`` or ``test``.
         path: a local file (which is all training data), a folder of files whose names or folders
             name splits, or a folder saved by ``datasets``; None reads the hub.
         hub_name: published data set, read when ``path`` is None.

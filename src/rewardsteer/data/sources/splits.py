@@ -27,7 +27,6 @@ def choose_splits(
 
     Args:
         names: of the data set's splits.
-        split: ``train`` or ``test``.
         given: ``train`` or ``test`` → the data set's name, where the settings give it.
         place: of the data set, for messages.
         note: called with a note where the choice is not obvious.

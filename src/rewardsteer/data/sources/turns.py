@@ -19,7 +19,6 @@ def read_prompt(value: Any, place: str, key: str = "prompt") -> Prompt:
 
     Args:
         value: what a file or a caller gives.
-        place: of the row, for messages.
         key: the field that holds it, for messages.
 
     Raises:
@@ -52,7 +51,6 @@ def read_pair(
         prompt: see `read_prompt`.
         response: text, or messages whose first and last are the assistant's, the last with text.
             They may repeat the prompt at their beginning.
-        place: of the row, for messages.
         key: the field that holds the response, for messages.
 
     Returns:

@@ -21,7 +21,6 @@ class EngineChoice:
     """The engine of a run.
 
     Attributes:
-        name: of the engine.
         source: folder or hub name of the policy's tokenizer and settings; None: not available.
         options: of the engine's class method ``open``.
         vllm: the subset that are engine arguments of vLLM (``--vllm-option``).
@@ -36,12 +35,10 @@ class EngineChoice:
 
     @property
     def kind(self) -> Any:
-        """The engine's class."""
         return ENGINES.get(self.name)
 
     @property
     def by_address(self) -> bool:
-        """Whether a server runs the policy."""
         return "url" in self.options
 
     @cached_property

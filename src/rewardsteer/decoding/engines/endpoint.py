@@ -195,7 +195,6 @@ class Endpoint:
             raise EngineError(self.failure(error)) from error
 
     async def close(self) -> None:
-        """Close its connections."""
         await self._client.close()
 
     def failure(self, error: Exception | str) -> ConfigError:

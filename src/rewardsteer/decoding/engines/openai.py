@@ -48,7 +48,6 @@ class OpenAIEngine(Engine):
     """A policy on a server.
 
     Args:
-        endpoint: the server.
         tokenizer: the policy's; None: the server renders prompts.
         settings: the policy's ``generation_config``, the defaults of a run; None: the server's own
             defaults.
@@ -163,7 +162,6 @@ class OpenAIEngine(Engine):
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> Sample:
-        """A sample without any token."""
         if guide is not None and guide.candidates:
             return GuidedSample(
                 self, prompt, index, config, rng=rng, guide=guide, weight=Weight(config),
@@ -174,7 +172,6 @@ class OpenAIEngine(Engine):
         )
 
     def likelihoods(self, prompt: Encoded) -> ServerLikelihoods:
-        """How likely the policy makes given tokens after a prompt."""
         return ServerLikelihoods(self, prompt.token_ids)
 
     @functools.cached_property
@@ -248,7 +245,6 @@ class OpenAIEngine(Engine):
         return self.endpoint.ask({"prompt": self._prompt(sample)}, extra, stream=False)
 
     def grow(self, sample: GuidedSample) -> None:
-        """Start generating tokens for a guided sample."""
         sample.begin_growing()
 
     def rows_of(self, guide: LogitsGuide) -> GuidedRows:
@@ -266,7 +262,6 @@ class OpenAIEngine(Engine):
         """Nothing is kept here: the server has its own cache."""
 
     def leave(self, sample: GuidedSample) -> None:
-        """Stop generating an aborted sample."""
         sample.give_up()
         self.drop_idle()
 

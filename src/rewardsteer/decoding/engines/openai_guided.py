@@ -32,7 +32,6 @@ class GuidedSample(TokenSample):
         self._task = asyncio.get_running_loop().create_task(self._grow())
 
     def give_up(self) -> None:
-        """Cancel the running request."""
         if self._task is not None:
             self._task.cancel()
 
@@ -47,7 +46,6 @@ class GuidedSample(TokenSample):
         self.tell()
 
     async def _step(self) -> None:
-        """Add a token."""
         async with self.engine.place() as share:
             found, read = await self._named()
             seconds = share()

@@ -30,12 +30,7 @@ class _Asked(NamedTuple):
 
 
 class GuidedRows:
-    """The growing samples of a guide, each with a row of the reward model's cache.
-
-    Args:
-        guide: of all of them.
-        engine: an `OpenAIEngine`.
-    """
+    """The growing samples of a guide, each with a row of the reward model's cache."""
 
     def __init__(self, guide: LogitsGuide, engine: Any) -> None:
         self._guide, self._engine = copy.copy(guide), engine

@@ -31,7 +31,6 @@ class OpenAISample(Sample):
 
     @property
     def length(self) -> int:
-        """Tokens generated so far."""
         return len(self.token_ids) or self._count
 
     @property
@@ -43,7 +42,6 @@ class OpenAISample(Sample):
         return self.written.removeprefix(opening).removesuffix(closing)
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
-        """Generate up to ``tokens`` more tokens."""
         left = self.config.max_new_tokens - self.length
         wanted = left if tokens is None else min(tokens, left)
         if self.aborted:
@@ -71,7 +69,6 @@ class OpenAISample(Sample):
         self._count = 0
 
     def fork(self, index: int, rng: random.Random) -> "OpenAISample":
-        """Another sample that continues from this one."""
         other = OpenAISample(
             self.engine, self.prompt, index, self.config, rng=rng, top=self.top, origin=self
         )
@@ -80,7 +77,6 @@ class OpenAISample(Sample):
         return other
 
     def abort(self) -> None:
-        """Give the sample up and cancel its running request."""
         self.aborted = True
         if self._request is not None:
             self._request.cancel()

@@ -44,8 +44,6 @@ class SharedEngine:
         """An engine for one run of a method, which gets its second policy.
 
         Args:
-            method: from `build_method`.
-            config: its settings.
             drafter: the second policy, as `EngineChoice.second` takes it; None: none.
         """
         if drafter is not None:

@@ -74,7 +74,6 @@ class TokenSample(Sample):
     # --- what programs ask ----------------------------------------------------------------------
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
-        """Generate up to ``tokens`` more tokens."""
         longest = self.config.max_new_tokens
         self.begin = len(self.token_ids)
         self.limit = longest if tokens is None else min(self.begin + tokens, longest)
@@ -101,7 +100,6 @@ class TokenSample(Sample):
         self.revised = True
 
     def fork(self, index: int, rng: random.Random) -> "TokenSample":
-        """Another sample that continues from this one."""
         other = type(self)(
             self.engine, self.prompt, index, self.config, rng=rng, guide=self.guide,
             weight=self.weight, top=self.top, origin=self,
@@ -112,7 +110,6 @@ class TokenSample(Sample):
         return other
 
     def abort(self) -> None:
-        """Give the sample up."""
         if self.aborted:
             return
         self.aborted, self.growing = True, False

@@ -31,7 +31,6 @@ class SharedWeights(QuantizationConfig):
     asks it, while building a layer, how the layer stores and applies its weights.
 
     Args:
-        model: the first model.
         prefix: of the second one's layers.
     """
 

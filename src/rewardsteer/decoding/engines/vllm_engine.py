@@ -77,8 +77,6 @@ class VllmEngine(Engine):
 
         Args:
             source: the policy's folder or hub name.
-            tokenizer: the policy's.
-            config: ``batch_size`` is vLLM's ``max_num_seqs``.
             device, dtype: of the policy; there is one device, which vLLM was built for.
             reward_device, reward_dtype: of a reward model that scores whole samples; one that
                 guides runs where the policy does, in its precision.
@@ -161,14 +159,12 @@ class VllmEngine(Engine):
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> TokenSample:
-        """A sample without any token."""
         return TokenSample(
             self, prompt, index, config, rng=rng, guide=guide or self._plain,
             weight=Weight(config), log_probabilities=log_probabilities, top=top,
         )
 
     def likelihoods(self, prompt: Encoded) -> VllmLikelihoods:
-        """How likely the policy makes given tokens after a prompt."""
         return VllmLikelihoods(self, prompt.token_ids)
 
     async def room(self) -> None:
@@ -178,7 +174,6 @@ class VllmEngine(Engine):
             await self._roomy.wait()
 
     async def close(self) -> None:
-        """Abort what runs."""
         if self._pump is not None:
             self._pump.cancel()
         if self._asked:
@@ -187,14 +182,12 @@ class VllmEngine(Engine):
         self._begun.clear()
 
     def grow(self, sample: TokenSample) -> None:
-        """Request tokens for a sample."""
         name = next(self._names)
         self._ask(
             name, sample, [*sample.prompt_ids, *sample.token_ids], parameters(sample, name)
         )
 
     def ask(self, asked: Continuation) -> None:
-        """Request the likelihood of tokens."""
         self._ask(next(self._names), asked, asked.token_ids, asked.parameters())
 
     def _ask(

@@ -34,8 +34,6 @@ class RewardPart:
     """A reward model inside of the guided model.
 
     Attributes:
-        folder: of the checkpoint.
-        model: vLLM's model.
         known: the token ids that it knows, and a stand-in for others.
         vocabulary: number of token ids with rewards; those of later ids have no meaning.
         normalise: rewards are logits of a language model, used as log-probabilities.
@@ -89,7 +87,6 @@ class OwnHead(nn.Module):
         self._logits = LogitsProcessor(size)
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Hidden states."""
         states: Tensor = self.inner(ids, positions)
         return states
 

@@ -83,7 +83,6 @@ class GatedSession(GuideSession):
         return [gate for gate in self._gates if gate is not None]
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; see `GuideSession.select`."""
         self._inner.select(rows)
         if self._scout is not None:
             self._scout.select(rows)

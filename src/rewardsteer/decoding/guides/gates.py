@@ -33,8 +33,6 @@ class Gate:
         name: of the response, from which a random gate draws.
 
     Attributes:
-        kind: of the gate.
-        name: as given.
         temperature: of what the response is drawn from; 1 in greedy mode.
     """
 

@@ -19,5 +19,4 @@ class GenArm(LogitsGuide):
     reads_log_probabilities = True
 
     def transform(self, rewards: Tensor) -> Tensor:
-        """Log-probabilities."""
         return rewards.log_softmax(dim=-1)

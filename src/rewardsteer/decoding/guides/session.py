@@ -51,7 +51,6 @@ class AskingSession(GuideSession):
         self._asked = max(1, guide.candidates) * len(members(guide.scorer))
 
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
-        """Guided scores ``[B, V]``."""
         self._count(range(len(logits)), len(logits))
         return self._guided(prefix, logits, self._guide.weight, self._cache)
 
@@ -89,13 +88,11 @@ class AskingSession(GuideSession):
             self._calls[row] += self._asked
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; see `GuideSession.select`."""
         self._cache.select(rows)
         if self._calls:
             self._calls = [0 if row < 0 else self._calls[row] for row in rows]
 
     def usage(self, row: int) -> RewardUsage:
-        """Cumulative usage of a place."""
         if not self._calls:
             return RewardUsage()
         calls = self._calls[row]

@@ -25,7 +25,6 @@ class AdaptiveBestOfN(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The best sample."""
         config = self.config
         samples: list[Sample] = []
         rewards: list[float] = []

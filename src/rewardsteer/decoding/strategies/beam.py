@@ -35,7 +35,6 @@ class Beam(RankedSearch):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The best hypothesis."""
         config, judged, widths = self.config, dict[Sample, Judged](), list[int]()
         # As many empty ones as the beam holds: the first round draws as widely as the later ones.
         kept: list[Sample] = []

@@ -19,7 +19,6 @@ class BestOfN(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The best sample."""
         samples = await engine.draw(range(self.config.n))
         rewards = await scorer.score(samples)
         best = max(range(len(samples)), key=lambda index: (rewards[index], -index))

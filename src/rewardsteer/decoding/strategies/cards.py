@@ -59,7 +59,6 @@ class Cards(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The response, segment by segment."""
         config, sample, reward, first = self.config, engine.start(0), None, None
         # Random numbers for acceptance, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)

@@ -22,7 +22,6 @@ class Dvts(RankedSearch):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The best hypothesis of all trees."""
         config, judged = self.config, dict[Sample, Judged]()
         trees: list[Sample] = []
         for _ in range(config.max_steps):

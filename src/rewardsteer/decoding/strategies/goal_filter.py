@@ -51,7 +51,6 @@ class GoalFilter(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The winner of the vote."""
         vote, dropped = Vote(self.config), list[Sample]()
         while round_ := vote.next_round():
             samples = [engine.start(index) for index in round_]

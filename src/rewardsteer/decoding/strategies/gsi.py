@@ -43,7 +43,6 @@ class Gsi(TwoPolicies):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The response of both policies."""
         config, n = self.config, self.config.n
         # Random numbers for choosing proposals, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)

@@ -22,7 +22,6 @@ class MajorityVote(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The winner of the vote."""
         vote = Vote(self.config)
         while round_ := vote.next_round():
             for sample in await engine.draw(round_):

@@ -39,7 +39,6 @@ class Particle(StepSearch):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The answer of the particles."""
         config = self.config
         # Random numbers for resampling and the answer, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)

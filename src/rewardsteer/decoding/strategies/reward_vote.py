@@ -24,7 +24,6 @@ class RewardVote(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The best sample with the answer that won."""
         config = self.config
         samples = await engine.draw(range(config.n))
         rewards = await scorer.score(samples)

@@ -22,7 +22,6 @@ class Rsd(TwoPolicies):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The response of both policies."""
         config = self.config
         # Two samples, each with draws of its own.
         value: float | None = None

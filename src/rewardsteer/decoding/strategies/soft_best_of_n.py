@@ -25,7 +25,6 @@ class SoftBestOfN(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The sample that was drawn."""
         config = self.config
         samples = await engine.draw(range(config.n))
         rewards = await scorer.score(samples)

@@ -28,7 +28,6 @@ class SpeculativeRejection(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The best of those that are left."""
         n, budget = self.config.n, self.config.n * self.config.decision_tokens
         growing = [engine.start(index) for index in range(n)]
         ended: dict[Sample, float] = {}

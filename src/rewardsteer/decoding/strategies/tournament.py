@@ -28,7 +28,6 @@ class Tournament(Strategy):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The winner."""
         samples = await engine.draw(range(self.config.n))
         if len(samples) == 1:
             return Outcome(samples[0], None)

@@ -72,7 +72,6 @@ class Vote:
         return round_
 
     def count(self, sample: int, answer: str | None) -> None:
-        """Count a sample's vote."""
         self.answers[sample] = answer
 
     def winner(self) -> int:

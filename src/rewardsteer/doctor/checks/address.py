@@ -19,7 +19,6 @@ class GivenAddress(Check):
     name = "address"
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Asks the server, if one was given."""
         address = patient.address
         if address is None:
             return

@@ -17,7 +17,6 @@ class Batches(Check):
     name = "batches"
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Scores the texts in each way."""
         scorer, samples = patient.scorer, patient.samples
         prompts, completions = samples.prompts, samples.completions
         found = {

@@ -15,7 +15,6 @@ class Beginning(Check):
     needs_tokens = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Checks the first tokens, also those of programs that tokenize a template's output."""
         tokenizer, bos = patient.tokenizer, patient.tokenizer.bos_token_id
         if bos is None:
             return

@@ -20,7 +20,6 @@ class Head(Check):
     needs_model = False
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Searches the names of the weights for a head."""
         folder = patient.folder
         if not folder.tensors:
             return

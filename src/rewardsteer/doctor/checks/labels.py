@@ -21,7 +21,6 @@ class Labels(Check):
     needs_model = False
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Reads the labels from the configuration."""
         folder = patient.folder
         if not folder.architecture.endswith("ForSequenceClassification"):
             return

@@ -17,7 +17,6 @@ class Length(Check):
     needs_tokens = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Compares the texts' tokens with the limits of model and tokenizer."""
         positions, refused = patient.positions, patient.refused
         stated = patient.tokenizer.model_max_length
         limit = stated if stated < _NO_LIMIT else None

@@ -15,7 +15,6 @@ class Padding(Check):
     needs_tokens = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Compares the two positions."""
         if not patient.folder.architecture.endswith("ForSequenceClassification"):
             return
         tokenizer = patient.tokenizer

@@ -23,7 +23,6 @@ class PlainTransformers(Check):
     compares = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Loads the folder a second time."""
         folder = patient.folder
         reason = _obstacle(patient)
         if reason:

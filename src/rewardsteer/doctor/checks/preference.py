@@ -19,7 +19,6 @@ class Preference(Check):
     name = "preference"
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Counts pairs whose better answer has the higher reward."""
         pairs = patient.samples.pairs
         if not pairs:
             return

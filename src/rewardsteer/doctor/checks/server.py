@@ -21,7 +21,6 @@ class OwnServer(Check):
     name = "server"
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Requests the rewards of all texts from it."""
         absent = [name for name in _PARTS if importlib.util.find_spec(name) is None]
         if absent:
             yield self.found(

@@ -16,7 +16,6 @@ class TemplateOfTexts(Check):
     needs_tokens = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Compares the template in use with the model's own, and checks the end of texts."""
         used, tokenizer = patient.scorer.template, patient.tokenizer
         assert used is not None
         chats = bool(getattr(tokenizer, "chat_template", None))

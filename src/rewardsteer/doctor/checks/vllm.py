@@ -16,7 +16,6 @@ class Vllm(Check):
     compares = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Starts vLLM and compares its numbers."""
         if importlib.util.find_spec("vllm") is None:
             yield self.found(
                 "not checked", "vLLM is not installed here; run doctor in its environment, or "

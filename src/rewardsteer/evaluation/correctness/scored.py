@@ -25,7 +25,6 @@ class Question:
 
     @property
     def correct(self) -> list[bool]:
-        """Whether each solution is correct."""
         return [bool(solution.is_correct) for solution in self.solutions]
 
     @property
@@ -46,7 +45,6 @@ class Benchmark:
     """One set of questions.
 
     Attributes:
-        name: name of the benchmark.
         questions: sorted by key.
         unlabelled: number of solutions without ``is_correct``, left out.
         skipped: number of solutions that the reward model could not score; they vote.

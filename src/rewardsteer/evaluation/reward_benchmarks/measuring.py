@@ -28,10 +28,7 @@ def measure(
 
     Args:
         benchmark: defines outcomes and figures.
-        items: the scored items.
-        scores: scores ``[C]`` of each item.
         resamples: bootstrap samples.
-        seed: of the draws.
     """
     return resample(benchmark, benchmark.outcomes(items, scores), resamples, seed)
 

@@ -25,7 +25,6 @@ class Resampled(NamedTuple):
     seed have the same resamples.
 
     Attributes:
-        figures: values by name.
         draws: values of the resamples ``[B]`` by name; NaN where the figure is undefined.
         clusters: number of clusters by name of the figure.
     """

@@ -48,7 +48,6 @@ def score_items(
             `rewardsteer.models.pair_scorer.PairScorer` gives two responses are the probabilities
             that each is the better one.
         benchmark: the benchmark, which defines whether completions are steps.
-        items: the items to score.
         batch_size: texts scored together.
         file: JSONL that scores are appended to, one line per item; items in it are not scored
             again.

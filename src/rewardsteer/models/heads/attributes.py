@@ -48,7 +48,6 @@ class AttributesHead(ScalarHead):
         cls, model: Any, config: HeadConfig, source: Any, card: CheckpointCard | None = None, *,
         trained: bool = False,
     ) -> nn.Module | None:
-        """See `Head.attach`."""
         if trained and card is not None and card.head.attributes != config.attributes:
             raise CheckpointError(
                 f"{source} is a reward model of the attributes {', '.join(card.head.attributes)}, "
@@ -60,7 +59,6 @@ class AttributesHead(ScalarHead):
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Any) -> None:
-        """See `Head.open`."""
         super().open(model, card, folder)
         model.config.attribute_weights = card.head.weights
 
@@ -73,5 +71,4 @@ class AttributesHead(ScalarHead):
 
     @classmethod
     def loading(cls, config: HeadConfig) -> str:
-        """See `Head.loading`."""
         return "attributes"

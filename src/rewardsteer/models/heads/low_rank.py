@@ -111,7 +111,6 @@ class _Stacked(nn.Module):
 
     @property
     def generated(self) -> int | None:
-        """See `RewardProjection`."""
         return self.projection.generated
 
     def forward(self, hidden: Tensor, read: str = "logits", **options: Any) -> Tensor:

@@ -89,7 +89,6 @@ class ArmoScorer(TextScorer, Kind):
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
         closed: bool = True,
     ) -> np.ndarray:
-        """See `TextScorer.score`."""
         rewards, gates = self._read(prompts, completions, batch_size, closed=closed)
         found = (gates * (rewards @ self._transform)).sum(dim=1).double().numpy()
         require_finite(found)
@@ -137,7 +136,6 @@ class ArmoScorer(TextScorer, Kind):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return self.inner.provenance() | super().provenance() | {"aggregation": "gate"}
 
     @classmethod
@@ -149,7 +147,6 @@ class ArmoScorer(TextScorer, Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> "ArmoScorer":
-        """See `Kind.load`."""
         gating = next(iter(find_heads(folder, ["gating.layers"])), None)
         opening = _OPENINGS.get(str(folder.config.get("model_type")))
         if gating is None or opening is None or not cls.recognises(folder):

@@ -44,7 +44,6 @@ class Kind(abc.ABC):
         """The loaded model.
 
         Args:
-            folder: what is loaded.
             device: ``auto`` (CUDA, else MPS, else CPU) or torch's name.
             dtype: of the weights; None: as saved.
             template: given by the user; None: what the kind and its tokenizer say.

@@ -42,7 +42,6 @@ class CausalPrm(StepScorer):
         return outputs.softmax(-1)[:, 0]
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": f"softmax of {self.good!r} and {self.bad!r}",
         }

@@ -36,7 +36,6 @@ class ClassifierKind(Kind):
         cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         **options: Any,
     ) -> Scorer:
-        """See `Kind.load`."""
         scorer = load_checkpoint(folder, template=template, **options)
         if negate:
             with torch.no_grad():

@@ -52,7 +52,6 @@ class CustomCodeScorer(TextScorer, Kind):
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
         closed: bool = True,
     ) -> np.ndarray:
-        """See `TextScorer.score`."""
         prompts, completions = paired(prompts, completions)
         template = self.template if closed else self.template.unclosed()
         rows = encode_rows(prompts, completions, template, self.tokenizer)
@@ -81,7 +80,6 @@ class CustomCodeScorer(TextScorer, Kind):
         return float(found)
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         dtype = str(self._model.dtype).removeprefix("torch.")
         return super().provenance() | {"dtype": dtype, "code": type(self._model).__name__}
 
@@ -89,7 +87,6 @@ class CustomCodeScorer(TextScorer, Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> "CustomCodeScorer":
-        """See `Kind.load`."""
         import transformers
 
         name = code_class(folder)

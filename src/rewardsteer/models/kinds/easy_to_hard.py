@@ -74,7 +74,6 @@ class EasyToHard(StepScorer):
         return outputs[:, 0].sigmoid()
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {"activation": "sigmoid of the mean logit"}
 
 

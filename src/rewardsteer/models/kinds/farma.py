@@ -23,7 +23,6 @@ class FarmaKind(Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> Scorer:
-        """See `Kind.load`."""
         if not folder.architecture.endswith("ForCausalLM"):
             raise CheckpointError(
                 f"Expected a causal language model for the kind farma, got "

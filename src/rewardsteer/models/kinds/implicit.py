@@ -19,6 +19,5 @@ class ImplicitKind(Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> ImplicitScorer:
-        """See `Kind.load`."""
         check_types(ImplicitScorer.load, options)
         return ImplicitScorer.load(folder.path, template=template, **options)

@@ -44,5 +44,4 @@ class MathShepherd(CausalPrm):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {"separator": self.separator}

@@ -31,7 +31,6 @@ class NemotronKind(Kind):
         cls, folder: FolderDescription, *, template: Template | None, logit: int = 0, **options:
         Any,
     ) -> Scorer:
-        """See `Kind.load`."""
         name = next((one for one in _OUTPUTS if one in folder.tensors), None)
         if name is None or not folder.architecture.endswith("ForCausalLM"):
             raise CheckpointError(

@@ -65,7 +65,6 @@ class PairEncoderScorer(TextScorer, Kind):
         return rewards
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         dtype = str(self._model.dtype).removeprefix("torch.")
         return super().provenance() | {
             "template": "question and answer as a sentence pair", "dtype": dtype,
@@ -82,7 +81,6 @@ class PairEncoderScorer(TextScorer, Kind):
         cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         **options: Any,
     ) -> "PairEncoderScorer":
-        """See `Kind.load`."""
         from transformers import AutoModelForSequenceClassification
 
         if template is not None:

@@ -31,7 +31,6 @@ class PairRm(PairScorer, Kind):
     states of the mark before the prompt and of the mark before the response.
 
     Args:
-        model: the encoder.
         tokenizer: with the marks as tokens.
         head: ``[R, 2D]`` to ``[R, K]``; the mean of the K differences counts.
         marks: ids of the marks before the prompt and the two responses.
@@ -66,7 +65,6 @@ class PairRm(PairScorer, Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> "PairRm":
-        """See `Kind.load`."""
         no_template(template, cls.kind)
         if _is_blender(folder):
             raise CheckpointError(
@@ -134,7 +132,6 @@ class PairRm(PairScorer, Kind):
         return margins.cpu().double().sigmoid()
 
     def provenance(self) -> dict[str, Any]:
-        """See `PairScorer.provenance`."""
         return super().provenance() | {
             "activation": "sigmoid", "source_length": self.source_length,
             "candidate_length": self.candidate_length,

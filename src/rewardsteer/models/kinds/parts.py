@@ -27,7 +27,6 @@ def load_parts(
 
     Args:
         auto_class: transformers' class that loads it.
-        folder: what is loaded.
         device, dtype: as in `kinds.load_scorer`.
         kept: beginnings of names of weights that the class does not know and the kind reads itself.
         own_code: let Python code from the folder run.

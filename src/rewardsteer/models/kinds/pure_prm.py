@@ -20,7 +20,6 @@ class PurePrm(TokenClassificationPrm):
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
-        """Never."""
         return False
 
     def values(self, outputs: Tensor) -> Tensor:
@@ -29,5 +28,4 @@ class PurePrm(TokenClassificationPrm):
         return probabilities[:, 1] - probabilities[:, 0]
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {"activation": "softmax, label 1 minus label 0"}

@@ -73,7 +73,6 @@ class QwenPrm(StepScorer):
         return outputs.softmax(-1)[:, 1]
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": "softmax, label 1", "separator": self.separator, "system": self.system,
         }

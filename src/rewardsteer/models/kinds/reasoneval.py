@@ -81,5 +81,4 @@ class ReasonEval(StepScorer):
         return outputs.softmax(-1)[:, list(_CLASSES[self.value])].sum(-1)
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {"activation": f"softmax of three classes, {self.value}"}

@@ -32,7 +32,6 @@ class RewardsteerKind(Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> Scorer:
-        """See `Kind.load`."""
         return load_checkpoint(folder, template=template, **options)
 
 

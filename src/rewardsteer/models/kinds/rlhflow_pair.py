@@ -61,5 +61,4 @@ class RlhflowPair(PairScorer, ScorerKind):
         return shares
 
     def provenance(self) -> dict[str, Any]:
-        """See `PairScorer.provenance`."""
         return super().provenance() | {"activation": "softmax of 'A' and 'B'"}

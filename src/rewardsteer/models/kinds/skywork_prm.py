@@ -58,7 +58,6 @@ class SkyworkPrm(StepScorer):
         return outputs[:, 0].sigmoid()
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": "sigmoid", "separator": self.separator,
         }

@@ -68,7 +68,6 @@ class SteamShp(PairScorer, ScorerKind):
         return shares
 
     def provenance(self) -> dict[str, Any]:
-        """See `PairScorer.provenance`."""
         return super().provenance() | {
             "activation": "softmax of 'A' and 'B'", "length": self.position_limit,
         }

@@ -126,7 +126,6 @@ class StepScorer(ScorerKind):
         return split_steps(completion, self.split)
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return super().provenance() | {
             "split": self.split, "aggregation": self.aggregate,
             "dtype": str(self.model.dtype).removeprefix("torch."),

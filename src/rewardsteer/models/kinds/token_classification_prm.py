@@ -75,7 +75,6 @@ class TokenClassificationPrm(StepScorer):
         return outputs.softmax(-1)[:, 1]
 
     def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": "softmax, label 1", "separator": self.separator,
         }

@@ -63,7 +63,6 @@ class UrmScorer(AttributeScorer):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> "UrmScorer":
-        """See `Kind.load`."""
         if not cls.recognises(folder):
             raise CheckpointError(
                 f"Expected URM's parts in {folder.name}: score.weight with 2K outputs and the "

@@ -87,7 +87,6 @@ class ValueHeadKind(Kind):
         cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         reward_token: int | None = None, **options: Any,
     ) -> TextScorer:
-        """See `Kind.load`."""
         head = only_head(folder)
         scale, offset = _normaliser(folder)
         sign = -1.0 if negate else 1.0

@@ -34,12 +34,10 @@ class WholeTextScorer(TextScorer):
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
         closed: bool = True,
     ) -> np.ndarray:
-        """See `TextScorer.score`."""
         before, behind = self.inner.encode(prompts, completions, closed=closed)
         return self.values(before, behind, batch_size)
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return self.inner.provenance() | super().provenance()
 
 
@@ -71,7 +69,6 @@ class AppendedTokenScorer(WholeTextScorer):
         return self.inner.score_ids(prompts, closed, batch_size=batch_size)
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return super().provenance() | {"reward_token": self.token}
 
 
@@ -93,5 +90,4 @@ class MeanPooledScorer(WholeTextScorer):
         return np.array([one.rewards.mean() for one in values], dtype=np.float64)
 
     def provenance(self) -> dict[str, Any]:
-        """See `TextScorer.provenance`."""
         return super().provenance() | {"pooling": "mean"}

@@ -243,7 +243,6 @@ class RemoteScorer(TextScorer):
         return [one for answer in answers for one in answer]
 
     def _rewards(self, rows: Rows, part: range) -> list[float]:
-        """Rewards of some rows."""
         found = self._numbers(part_of(rows, part), part)
         rewards = [row[self.label or 0] for row in found]
         return undone(rewards, part) if self.activation == "sigmoid" else rewards
@@ -251,7 +250,6 @@ class RemoteScorer(TextScorer):
     def _numbers(
         self, rows: Rows, part: range, *, activation: bool = False
     ) -> Numbers:
-        """The numbers of some rows."""
         if self.activation == "sigmoid":
             activation = True
         body = self._form.body(rows, activation=activation)

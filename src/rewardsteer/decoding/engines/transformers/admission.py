@@ -65,16 +65,11 @@ class Admission:
         return waiting
 
     def drop(self, sample: TokenSample) -> None:
-        """Remove a sample."""
         if sample in self._waiting:
             self._waiting.remove(sample)
 
     def take(self, working: Collection[TokenSample]) -> list[TokenSample]:
-        """Remove and return the samples that enter now.
-
-        Args:
-            working: those that are being decoded.
-        """
+        """Remove and return the samples that enter now."""
         admitted: list[TokenSample] = []
         guides = {id(sample.guide) for sample in working}
         tokens = sum(_longest(sample) for sample in working)

@@ -73,11 +73,9 @@ class Batch:
 
     @property
     def samples(self) -> list[TokenSample]:
-        """The samples that have a row."""
         return [slot.sample for slot in self._slots]
 
     def has(self, sample: TokenSample) -> bool:
-        """Whether a sample has a row."""
         return sample in self._places
 
     @property

@@ -41,7 +41,6 @@ class PolicyLikelihoods:
     async def of(
         self, before: Sequence[int], continuations: Sequence[Sequence[int]]
     ) -> list[float]:
-        """See `rewardsteer.decoding.likelihoods.Likelihoods.of`."""
         began, base = time.perf_counter(), [*self._prompt, *before]
         read = self._behind_cache if self._reader.continues else self._whole
         try:

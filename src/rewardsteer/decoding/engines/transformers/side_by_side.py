@@ -134,15 +134,12 @@ class _Pair:
         self._session.prefetch(prefix_ids, attention_mask)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat the policy's rows."""
         self._reader.select(rows)
 
     @property
     def forwards(self) -> list[int]:
-        """Forward passes of each row."""
         return self._reader.forwards
 
     @property
     def tokens(self) -> list[int]:
-        """Tokens processed of each row."""
         return self._reader.tokens
