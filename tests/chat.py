@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tests.fakes import CHARACTERS
+from tests.fakes import CHARACTERS, spread_weights
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -129,17 +129,11 @@ def chat_config(family: str, **changes: Any) -> LlamaConfig:
     } | changes)
 
 
-def _spread(model: torch.nn.Module) -> None:
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.12)
-
-
 def save_classifier(folder: Path, family: str, seed: int = 0) -> Path:
     """A foreign reward model: a one-label classifier of a chat family, without a card."""
     torch.manual_seed(seed)
     model = LlamaForSequenceClassification(chat_config(family, num_labels=1)).eval()
-    _spread(model)
+    spread_weights(model, 0.12)
     model.save_pretrained(folder)
     chat_tokenizer(family).save_pretrained(folder)
     return folder
@@ -150,7 +144,7 @@ def save_policy(folder: Path, family: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer(family)
     model = LlamaForCausalLM(chat_config(family)).eval()
-    _spread(model)
+    spread_weights(model, 0.12)
     stops = tokenizer.convert_tokens_to_ids(list(FAMILIES[family].stops))
     model.generation_config.eos_token_id = stops
     model.save_pretrained(folder)

@@ -75,10 +75,15 @@ def tiny_causal_lm(
         raise ValueError(f"unknown kind {kind!r}")
     # Larger weights than the library's default spread next-token scores out, so that greedy
     # choices are far from ties and comparisons of two implementations are sharp.
+    spread_weights(model, 0.3 / hidden**0.25)
+    return model.to(dtype).eval()
+
+
+def spread_weights(model: torch.nn.Module, std: float) -> None:
+    """Draw all matrices of a model anew, from a normal distribution."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3 / hidden**0.25)
-    return model.to(dtype).eval()
+            torch.nn.init.normal_(parameter, std=std)
 
 
 def fixed_output(sequence_rewards: torch.Tensor, hidden: torch.Tensor) -> RewardOutput:

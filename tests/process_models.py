@@ -24,22 +24,16 @@ from transformers import (
 
 from rewardsteer.outputs import read_json, write_json
 from tests.chat import CHATML, chat_config, chat_tokenizer
-from tests.fakes import CHARACTERS, character_tokenizer, tiny_causal_lm
+from tests.fakes import CHARACTERS, character_tokenizer, spread_weights, tiny_causal_lm
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
-
-
-def _spread(model: torch.nn.Module) -> None:
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
 
 
 def save_trl(folder: Path, seed: int = 0, labels: int = 2) -> Path:
     """As TRL's PRMTrainer leaves it."""
     torch.manual_seed(seed)
     model = LlamaForTokenClassification(chat_config("llama3", num_labels=labels)).eval()
-    _spread(model)
+    spread_weights(model, 0.2)
     model.save_pretrained(folder)
     chat_tokenizer("llama3").save_pretrained(folder)
     return folder
@@ -84,7 +78,7 @@ def _qwen(folder: Path, architecture: str, head: dict[str, torch.Tensor]) -> Pat
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
     )
     model = Qwen2ForCausalLM(config).eval()
-    _spread(model)
+    spread_weights(model, 0.2)
     model.save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
     # What a mark is worth then depends on the text before it alone.
@@ -164,7 +158,7 @@ def _save_causal(
     folder: Path, tokenizer: PreTrainedTokenizerFast, kind: str, seed: int
 ) -> Path:
     model = tiny_causal_lm(kind, vocab_size=len(tokenizer), seed=seed)
-    _spread(model)
+    spread_weights(model, 0.2)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

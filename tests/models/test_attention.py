@@ -15,6 +15,7 @@ from rewardsteer.decoding.policy import load_policy
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel as Trained
 from tests.chat import chat_tokenizer
+from tests.fakes import spread_weights
 from tests.models.kinds.published import conversation
 
 ROW = ("What is 7+8?", "It is 15.")
@@ -30,9 +31,7 @@ def save(folder, kind):
         max_position_embeddings=256, num_labels=1, attn_logit_softcapping=0.5,
         pad_token_id=tokenizer.pad_token_id,
     )).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
+    spread_weights(model, 0.3)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -27,7 +27,7 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.combine import build_objective
 from rewardsteer.tensors import Packing
 from rewardsteer.training.config import TermConfig
-from tests.fakes import tiny_causal_lm
+from tests.fakes import spread_weights, tiny_causal_lm
 from tests.objectives.test_objectives import gradients, rows
 
 # The two forms of packed rows, each where it costs least: under a mask, and segment by segment.
@@ -52,9 +52,7 @@ def build(kind, head, dtype=torch.float64, attention="sdpa"):
         config.num_labels = 1
         torch.manual_seed(0)
         base = AutoModelForSequenceClassification.from_config(config)
-        for parameter in base.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.12)
+        spread_weights(base, 0.12)
         model = RewardModel(base, HeadConfig())
     else:
         settings = HeadConfig(kind="vocabulary")
@@ -212,9 +210,7 @@ def other(kind, **options):
     config = AutoConfig.for_model(kind, vocab_size=97, num_labels=1, pad_token_id=0, **options)
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(config)
-    for parameter in base.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
+    spread_weights(base, 0.15)
     settings = HeadConfig(kind="vocabulary")
     return RewardModel(open_vocabulary(base, settings), settings).train()
 

@@ -15,7 +15,7 @@ from rewardsteer.models.heads.projection import RewardProjection
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from tests.fakes import character_tokenizer, tiny_causal_lm
+from tests.fakes import character_tokenizer, spread_weights, tiny_causal_lm
 
 HEADS = [
     HeadConfig(), HeadConfig(layers="mlp"), HeadConfig(kind="vocabulary"),
@@ -28,9 +28,7 @@ def base(request, tmp_path_factory):
     folder, tokenizer = tmp_path_factory.mktemp("base"), character_tokenizer()
     torch.manual_seed(0)
     model = tiny_causal_lm("llama", vocab_size=len(tokenizer), hidden=64)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.05)
+    spread_weights(model, 0.05)
     model.to(request.param).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

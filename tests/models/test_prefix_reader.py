@@ -11,7 +11,7 @@ from rewardsteer.models.batching import refill
 from rewardsteer.models.capabilities import supports_tree_mask
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState
-from tests.fakes import tiny_causal_lm
+from tests.fakes import spread_weights, tiny_causal_lm
 
 KINDS = ["llama", "gpt_neox", "gpt2"]
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16]]
@@ -348,9 +348,7 @@ def test_sliding_windows_are_kept():
             num_attention_heads=2, num_key_value_heads=1, sliding_window=5,
         )
     ).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
+    spread_weights(model, 0.15)
     reader = PrefixReader(model)
     rows = [[5, 6], [7, 8, 9]]
     for step in range(8):  # the window is passed on the way

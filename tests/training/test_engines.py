@@ -12,7 +12,7 @@ from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.loading import build
 from rewardsteer.training.run import train
-from tests.fakes import tiny_causal_lm
+from tests.fakes import spread_weights, tiny_causal_lm
 from tests.training.engines import (
     OBJECTIVES,
     distance,
@@ -66,9 +66,7 @@ def narrow(tmp_path_factory):
     world = make_world(tmp_path_factory.mktemp("narrow"))
     torch.manual_seed(0)
     base = tiny_causal_lm(vocab_size=len(load_tokenizer(world / "base")), hidden=64)
-    for parameter in base.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.02)
+    spread_weights(base, 0.02)
     base.bfloat16().save_pretrained(world / "base")
     small = {"precision": "bf16", "learning_rate": 5e-6, "max_steps": 5}
     return {

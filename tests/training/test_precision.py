@@ -17,7 +17,7 @@ from rewardsteer.training.loading import build
 from rewardsteer.training.precision import saved_dtype, usable_attention
 from rewardsteer.training.run import train
 from rewardsteer.training.shared_config import OptimiserConfig
-from tests.fakes import character_tokenizer, tiny_causal_lm
+from tests.fakes import character_tokenizer, spread_weights, tiny_causal_lm
 from tests.objectives.test_objectives import rows
 from tests.training.engines import make_world, settings
 
@@ -31,9 +31,7 @@ def narrow(request, tmp_path_factory):
     folder, tokenizer = tmp_path_factory.mktemp(request.param), character_tokenizer()
     torch.manual_seed(0)
     model = tiny_causal_lm("llama", vocab_size=len(tokenizer), hidden=64)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.02)
+    spread_weights(model, 0.02)
     model.to(getattr(torch, request.param)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -22,7 +22,7 @@ from transformers import (
 
 from rewardsteer.models.kinds import load_scorer
 from tests.chat import save_policy
-from tests.fakes import CHARACTERS, character_tokenizer
+from tests.fakes import CHARACTERS, character_tokenizer, spread_weights
 
 SIZE = 32
 PROMPTS = ["What is 7+8?", "Who?", "a b", "What is 7+8?", "zz"]
@@ -100,9 +100,7 @@ def save_pair_encoder(folder: Path, *, seed: int = 0, tasks: int = 1, **config: 
         pad_token_id=tokenizer.pad_token_id,
     )
     model = DebertaV2Model(made).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+    spread_weights(model, 0.2)
     weights = {f"pretrained_model.{name}": value for name, value in model.state_dict().items()}
     head = {
         "head_layer.1.weight": random(SIZE, 2 * SIZE, seed=1), "head_layer.1.bias": random(SIZE),
@@ -206,9 +204,7 @@ def save_seq2seq(folder: Path) -> Path:
         decoder_start_token_id=tokenizer.pad_token_id, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+    spread_weights(model, 0.2)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

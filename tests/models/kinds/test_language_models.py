@@ -11,7 +11,7 @@ from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.recognition import find_kind
 from rewardsteer.models.text_scorer import require_tokens
 from tests.chat import save_policy
-from tests.fakes import character_tokenizer, save_tiny
+from tests.fakes import character_tokenizer, save_tiny, spread_weights
 from tests.models.kinds.published import COMPLETIONS, PROMPTS, chat_ids, check_order_and_batches
 
 ROWS = list(zip(PROMPTS, COMPLETIONS, strict=True))
@@ -75,9 +75,7 @@ def save_encoder(folder, kind, *, labels=1):
         pooler_hidden_size=32, pad_token_id=2,
     )
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
+    spread_weights(model, 0.15)
     model.save_pretrained(folder)
     tokenizer = character_tokenizer()
     tokenizer.model_max_length = 60
