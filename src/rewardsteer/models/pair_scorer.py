@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,9 +29,13 @@ class PairScorer(TextScorer):
 
     Attributes:
         position_limit: longest pair that the model reads, in tokens; None where it has no limit.
+        activation: how outputs become probabilities.
+        noted: attributes that result files name.
     """
 
     position_limit: int | None = None
+    activation: ClassVar[str]
+    noted: ClassVar[tuple[str, ...]] = ("activation",)
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "", fingerprint: str = ""
@@ -118,7 +122,7 @@ class PairScorer(TextScorer):
     def provenance(self) -> dict[str, Any]:
         return super().provenance() | {
             "orders": "both, averaged", "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
+        } | {name: getattr(self, name) for name in self.noted}
 
     def _read(self, rows: Sequence[list[int]]) -> Tensor:
         ids, mask = right_pad(rows)

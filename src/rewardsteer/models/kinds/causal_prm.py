@@ -29,6 +29,7 @@ class CausalPrm(StepScorer):
     ) -> None:
         super().__init__(model, tokenizer, **options)
         self.good, self.bad = good, bad
+        self.activation = f"softmax of {good!r} and {bad!r}"
         self.good_id, bad_id = single_id(tokenizer, good, "good"), single_id(tokenizer, bad, "bad")
         if self.good_id == bad_id:
             raise ConfigError(
@@ -40,8 +41,3 @@ class CausalPrm(StepScorer):
     def values(self, outputs: Tensor) -> Tensor:
         """Shares of the good token."""
         return outputs.softmax(-1)[:, 0]
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {
-            "activation": f"softmax of {self.good!r} and {self.bad!r}",
-        }

@@ -33,6 +33,7 @@ class EasyToHard(StepScorer):
     kind = "easy_to_hard"
     summary = "process reward model of easy-to-hard: the mean logit behind each step"
     auto_class = "AutoModelForCausalLM"
+    activation = "sigmoid of the mean logit"
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
@@ -72,9 +73,6 @@ class EasyToHard(StepScorer):
     def values(self, outputs: Tensor) -> Tensor:
         """σ of the mean logits."""
         return outputs[:, 0].sigmoid()
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"activation": "sigmoid of the mean logit"}
 
 
 def _places(text: str, part: str) -> int:

@@ -22,7 +22,7 @@ class MathShepherd(CausalPrm):
     kind = "math_shepherd"
     summary = "process reward model as Math-Shepherd: a mark behind each step, + against -"
     published_split: ClassVar[str] = "\n"
-    published_aggregate: ClassVar[str] = "min"
+    noted = ("activation", "separator")
 
     def __init__(
         self, model: Any, tokenizer: Any, *, separator: str = "ки", **options: Any
@@ -42,6 +42,3 @@ class MathShepherd(CausalPrm):
         return EncodedSteps(
             ids, marked_columns(ids, self._separator_id, self.separator, len(steps))
         )
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"separator": self.separator}

@@ -43,6 +43,8 @@ class PairRm(PairScorer, Kind):
     kind = "pairrm"
     summary = "DeBERTa that compares two responses (PairRM-hf)"
     compares = True
+    activation = "sigmoid"
+    noted = ("activation", "source_length", "candidate_length")
 
     def __init__(
         self, model: Any, tokenizer: Any, head: nn.Module, marks: Sequence[int], *,
@@ -130,12 +132,6 @@ class PairRm(PairScorer, Kind):
         margins: Tensor = (values[0] - values[1]).mean(dim=-1)
         # On the CPU, since not every device has float64; float32 would round to 1 from 17 on.
         return margins.cpu().double().sigmoid()
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {
-            "activation": "sigmoid", "source_length": self.source_length,
-            "candidate_length": self.candidate_length,
-        }
 
 
 def _is_blender(folder: FolderDescription) -> bool:

@@ -1,6 +1,6 @@
 """PURE's process reward models (jinachris/PURE-PRM-7B): token classifiers read as P(1) − P(0)."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ class PurePrm(TokenClassificationPrm):
     published_separator: ClassVar[str] = "\n\n"
     published_split: ClassVar[str] = "\n\n"
     begins: ClassVar[bool] = False
+    activation = "softmax, label 1 minus label 0"
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
@@ -26,6 +27,3 @@ class PurePrm(TokenClassificationPrm):
         """Differences of the two probabilities."""
         probabilities = outputs.softmax(-1)
         return probabilities[:, 1] - probabilities[:, 0]
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"activation": "softmax, label 1 minus label 0"}

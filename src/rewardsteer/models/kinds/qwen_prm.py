@@ -35,6 +35,8 @@ class QwenPrm(StepScorer):
     summary = "process reward model as Qwen2.5-Math-PRM: chat template, <extra_0> behind each step"
     published_head = FoundHead("score", ("score.0", "score.2"), 2)
     published_aggregate: ClassVar[str] = "product"
+    activation = "softmax, label 1"
+    noted = ("activation", "separator", "system")
 
     def __init__(
         self, model: Any, tokenizer: Any, *, separator: str = "<extra_0>",
@@ -71,8 +73,3 @@ class QwenPrm(StepScorer):
     def values(self, outputs: Tensor) -> Tensor:
         """Probabilities of label 1."""
         return outputs.softmax(-1)[:, 1]
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {
-            "activation": "softmax, label 1", "separator": self.separator, "system": self.system,
-        }

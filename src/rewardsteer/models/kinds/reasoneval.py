@@ -48,6 +48,7 @@ class ReasonEval(StepScorer):
                 f"a {self.kind} model divides steps with; copy tokenizer_config.json again."
             )
         self.value = value
+        self.activation = f"softmax of three classes, {value}"
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
@@ -79,6 +80,3 @@ class ReasonEval(StepScorer):
     def values(self, outputs: Tensor) -> Tensor:
         """Probabilities of the classes that count."""
         return outputs.softmax(-1)[:, list(_CLASSES[self.value])].sum(-1)
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"activation": f"softmax of three classes, {self.value}"}

@@ -32,6 +32,7 @@ class RlhflowPair(PairScorer, ScorerKind):
     kind = "rlhflow_pair"
     summary = "causal language model that answers which of two responses is better, A or B"
     compares = True
+    activation = "softmax of 'A' and 'B'"
     auto_class = "AutoModelForCausalLM"
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
@@ -59,6 +60,3 @@ class RlhflowPair(PairScorer, ScorerKind):
         rows = torch.arange(len(ids), device=ids.device)
         shares: Tensor = logits[rows, mask.sum(1) - 1].float().softmax(-1)[:, 0]
         return shares
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"activation": "softmax of 'A' and 'B'"}

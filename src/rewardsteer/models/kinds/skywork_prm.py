@@ -30,6 +30,8 @@ class SkyworkPrm(StepScorer):
     summary = "process reward model as Skywork-o1-Open-PRM: value head and sigmoid"
     published_head = FoundHead("v_head", ("v_head.summary",), 1)
     published_split: ClassVar[str] = "\n"
+    activation = "sigmoid"
+    noted = ("activation", "separator")
 
     def __init__(
         self, model: Any, tokenizer: Any, *, separator: str = "\n", **options: Any
@@ -56,8 +58,3 @@ class SkyworkPrm(StepScorer):
     def values(self, outputs: Tensor) -> Tensor:
         """Sigmoids of the value head."""
         return outputs[:, 0].sigmoid()
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {
-            "activation": "sigmoid", "separator": self.separator,
-        }

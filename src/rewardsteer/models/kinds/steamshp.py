@@ -28,11 +28,13 @@ class SteamShp(PairScorer, ScorerKind):
     kind = "steamshp"
     summary = "T5 that answers which of two responses is better, A or B (SteamSHP)"
     compares = True
+    activation = "softmax of 'A' and 'B'"
+    noted = ("activation", "length")
     auto_class = "T5ForConditionalGeneration"
 
     def __init__(self, model: Any, tokenizer: Any, *, length: int = 512, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
-        self.position_limit = length
+        self.position_limit = self.length = length
         self._letters = [single_id(tokenizer, letter, "A and B") for letter in "AB"]
 
     @classmethod
@@ -66,8 +68,3 @@ class SteamShp(PairScorer, ScorerKind):
         ).logits
         shares: Tensor = logits[:, 0, self._letters].float().softmax(-1)[:, 0]
         return shares
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {
-            "activation": "softmax of 'A' and 'B'", "length": self.position_limit,
-        }

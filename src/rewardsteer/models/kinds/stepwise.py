@@ -50,10 +50,14 @@ class StepScorer(ScorerKind):
 
     Attributes:
         published_split, published_aggregate: the kind's own.
+        activation: how outputs become values.
+        noted: attributes that result files name.
     """
 
     published_split: ClassVar[str] = SEPARATOR
     published_aggregate: ClassVar[str] = "min"
+    activation: str
+    noted: ClassVar[tuple[str, ...]] = ("activation",)
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "", fingerprint: str = "",
@@ -129,7 +133,7 @@ class StepScorer(ScorerKind):
         return super().provenance() | {
             "split": self.split, "aggregation": self.aggregate,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
+        } | {name: getattr(self, name) for name in self.noted}
 
     def _encode(
         self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]

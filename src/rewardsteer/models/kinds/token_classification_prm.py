@@ -32,6 +32,8 @@ class TokenClassificationPrm(StepScorer):
     published_separator: ClassVar[str] = "\n"
     published_split: ClassVar[str] = "\n"
     begins: ClassVar[bool] = True
+    activation = "softmax, label 1"
+    noted = ("activation", "separator")
 
     def __init__(
         self, model: Any, tokenizer: Any, *, separator: str | None = None, **options: Any
@@ -73,8 +75,3 @@ class TokenClassificationPrm(StepScorer):
     def values(self, outputs: Tensor) -> Tensor:
         """Probabilities of label 1."""
         return outputs.softmax(-1)[:, 1]
-
-    def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {
-            "activation": "softmax, label 1", "separator": self.separator,
-        }
