@@ -7,7 +7,7 @@ import pytest
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.default_method import default_method, foreign_method
-from rewardsteer.decoding.engines.vllm_support import check_supported
+from rewardsteer.decoding.engines.vllm_checks import check_supported
 from rewardsteer.decoding.fitting import (
     adding_methods,
     check_scorer,

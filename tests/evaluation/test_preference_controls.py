@@ -7,7 +7,7 @@ import pytest
 
 from rewardsteer.data.sources.pairs import load
 from rewardsteer.evaluation.preference import evaluate_comparisons
-from rewardsteer.evaluation.preference_controls import preference_controls
+from rewardsteer.evaluation.preference_figures import preference_controls
 from rewardsteer.models.text_scorer import TextScorer
 
 

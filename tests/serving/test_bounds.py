@@ -16,7 +16,7 @@ from rewardsteer.models import reading
 from rewardsteer.serving.errors import ApiError
 from rewardsteer.serving.protocol import LoopTrouble, connections_allowed
 from rewardsteer.serving.reach import bind
-from rewardsteer.serving.text_stage import TextStage
+from rewardsteer.serving.threads import TextStage
 from tests.serving.running import client, make_service, offline, running, wait_until
 
 

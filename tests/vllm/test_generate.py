@@ -8,8 +8,8 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engines.registry import ABILITIES, check_abilities  # noqa: E402
+from rewardsteer.decoding.engines.vllm_checks import check_supported  # noqa: E402
 from rewardsteer.decoding.engines.vllm_engine import VllmEngine  # noqa: E402
-from rewardsteer.decoding.engines.vllm_support import check_supported  # noqa: E402
 from rewardsteer.decoding.generate import build_method, generate_by  # noqa: E402
 from rewardsteer.decoding.methods import METHODS  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rewardsteer.data.config import DataConfig, SourceConfig
+from rewardsteer.data.digests import template_hash, vocabulary_hash
 from rewardsteer.data.responses import SourceRow
 from rewardsteer.data.segments import segmented
 from rewardsteer.data.selection import listed, select
@@ -24,7 +25,6 @@ from rewardsteer.data.sources.reading import Reading
 from rewardsteer.data.spool import Spool
 from rewardsteer.data.store import MANIFEST, SPLITS, Manifest, shard_name
 from rewardsteer.data.template import resolve
-from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import DataError, OutputError, RewardsteerError
 from rewardsteer.outputs import claim_folder, reason, unfinished_folder, write_json
 from rewardsteer.processors import processors

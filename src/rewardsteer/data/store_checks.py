@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.digests import template_hash, vocabulary_hash
 from rewardsteer.data.store import Manifest
 from rewardsteer.data.template import Template, resolve, stored_template
-from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import DataError, MismatchError
 
 

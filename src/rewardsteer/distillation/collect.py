@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardsteer.data.digest import digest
+from rewardsteer.data.digests import digest
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from rewardsteer.configuration import Config
-from rewardsteer.data.digest import digest
+from rewardsteer.data.digests import digest
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.faults import checked
 from rewardsteer.outputs import read_json, write_bytes, write_json

@@ -17,9 +17,8 @@ import torch
 from transformers import set_seed
 
 from rewardsteer.configuration import load_config, save_config
-from rewardsteer.data.digest import digest
+from rewardsteer.data.digests import digest, vocabulary_hash
 from rewardsteer.data.template import writer_of
-from rewardsteer.data.vocabulary import vocabulary_hash
 from rewardsteer.decoding.policy import load_policy, stop_ids
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request, read_requests

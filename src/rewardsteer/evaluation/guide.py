@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rewardsteer.data.vocabulary import vocabulary_hash
+from rewardsteer.data.digests import vocabulary_hash
 from rewardsteer.distillation.records import read_records, read_source, split_records
 from rewardsteer.distillation.teacher import Asked, TokenTeacher
 from rewardsteer.errors import MismatchError

@@ -75,7 +75,7 @@ def evaluate_comparisons(
         preferred.
         ``length_bias`` groups pairs by which response has more tokens, or more characters where the
         reward model scores texts alone. ``controls``: see
-        `rewardsteer.evaluation.preference_controls`. ``notes`` are sentences on unusual data
+        `rewardsteer.evaluation.preference_figures`. ``notes`` are sentences on unusual data
         (`rewardsteer.evaluation.data_notes`). Undefined figures are left out. ``histogram`` and
         ``reward_by_length``: see `rewardsteer.evaluation.distributions`.
 

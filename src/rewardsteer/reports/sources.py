@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.digest import digest
+from rewardsteer.data.digests import digest
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.faults import checked

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from rewardsteer.serving.text_stage import TextStage
+    from rewardsteer.serving.threads import TextStage
     from rewardsteer.serving.worker import Worker
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)

@@ -14,7 +14,7 @@ from rewardsteer.serving.errors import ApiError, ClientDisconnected, as_api_erro
 from rewardsteer.serving.handles import Finished, RequestHandle, Result, TextDelta
 from rewardsteer.serving.metrics import Metrics
 from rewardsteer.serving.models import ServedModels
-from rewardsteer.serving.text_stage import TextStage
+from rewardsteer.serving.threads import TextStage
 from rewardsteer.serving.worker import Worker
 
 T = TypeVar("T")

@@ -21,7 +21,6 @@ from rewardsteer.decoding.answer import run, scoring_beside
 from rewardsteer.decoding.running import Program
 from rewardsteer.decoding.sample import Sample
 from rewardsteer.errors import RewardsteerError
-from rewardsteer.serving.beside import beside
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import as_api_error, full, is_fatal, log_failure, upstream
 from rewardsteer.serving.handles import (
@@ -33,8 +32,8 @@ from rewardsteer.serving.handles import (
     TextDelta,
     answer_of,
 )
-from rewardsteer.serving.loop_thread import LoopThread
 from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
+from rewardsteer.serving.threads import LoopThread, beside
 
 # A step is what comes between two yields; what the generator returns is the request's value.
 Steps = Generator[None, None, Any]

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from torch import nn
 from transformers import set_seed
 
-from rewardsteer.data.vocabulary import vocabulary_hash
+from rewardsteer.data.digests import vocabulary_hash
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
 from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD

@@ -5,12 +5,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.data.responses import Responses
-from rewardsteer.data.sources.asked import prompt_of, with_decoded_prompt, with_system
 from rewardsteer.data.sources.files import Row, fields_of, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import encoded_messages, parse_tools
 from rewardsteer.data.sources.options import RENAMING, check_fields
 from rewardsteer.data.sources.reading import Reading, check_place, read_rows
-from rewardsteer.data.sources.turns import read_pair, response_of
+from rewardsteer.data.sources.turns import (
+    prompt_of,
+    read_pair,
+    response_of,
+    with_decoded_prompt,
+    with_system,
+)
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Prompt

@@ -3,10 +3,9 @@
 import math
 from typing import Any
 
-from rewardsteer.data.sources.asked import prompt_of, with_decoded_prompt, with_system
 from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import FORM, encoded_messages, parse_messages, parse_tools
-from rewardsteer.data.sources.turns import response_of
+from rewardsteer.data.sources.turns import prompt_of, response_of, with_decoded_prompt, with_system
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message, Prompt

@@ -19,11 +19,11 @@ from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
+from rewardsteer.decoding.engines.vllm_checks import check_supported
 from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLikelihoods
 from rewardsteer.decoding.engines.vllm_requests import is_guided, parameters, take
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import Running, built_for, check_device, start
-from rewardsteer.decoding.engines.vllm_support import check_supported
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.weights import Weight

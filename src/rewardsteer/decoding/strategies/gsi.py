@@ -11,7 +11,7 @@ from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.choosing import shares
 from rewardsteer.decoding.strategies.prompt import PromptEngine
 from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
-from rewardsteer.decoding.strategies.two_policies import TwoPolicies
+from rewardsteer.decoding.strategies.steps import TwoPolicies
 
 # Stands in for log 0, with which no share could be computed.
 _NEVER = -1e30

@@ -5,7 +5,7 @@ from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.prompt import PromptEngine
 from rewardsteer.decoding.strategies.prompt_scorer import PromptScorer
-from rewardsteer.decoding.strategies.two_policies import TwoPolicies
+from rewardsteer.decoding.strategies.steps import TwoPolicies
 
 
 class Rsd(TwoPolicies):

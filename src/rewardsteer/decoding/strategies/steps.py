@@ -160,3 +160,18 @@ def best_of(ranked: Sequence[Sample]) -> Sample:
 
 def _content(sample: Sample) -> tuple[int, ...] | str:
     return tuple(sample.token_ids) or sample.text
+
+
+class TwoPolicies(StepSearch):
+    """Base of the searches with a second policy of the same tokens.
+
+    The policy processes accepted steps in one pass, when it is asked about them or writes the next
+    step. The reward model scores only the drafter's samples, which take over the steps that the
+    policy writes, so that its cache is always continued.
+    """
+
+    uses: tuple[str, ...] = ("step_separator", "step_tokens", "max_steps", "accept_reward")
+    wants_drafter = True
+    has_weight = takes_goal = False
+    abilities = frozenset({"extend", "token_ids"})
+    drafter_abilities = abilities

@@ -10,8 +10,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import ADAPTER_WEIGHTS, VALUE_HEAD, CheckpointCard
 from rewardsteer.models.heads.base import Head, saved_own
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.layers import WideLinear, share
-from rewardsteer.models.heads.stacks import sized_stack
+from rewardsteer.models.heads.layers import WideLinear, share, sized_stack
 from rewardsteer.models.loading import no_score
 from rewardsteer.models.placement import put_beside
 from rewardsteer.models.sharding import gathered

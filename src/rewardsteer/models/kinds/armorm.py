@@ -12,7 +12,7 @@ from rewardsteer.data.text_ids import bare_ids
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.finite import require_finite
-from rewardsteer.models.heads.stacks import Layer, as_module
+from rewardsteer.models.heads.layers import Layer, as_module
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed

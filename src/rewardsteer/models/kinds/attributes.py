@@ -11,7 +11,7 @@ from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
-from rewardsteer.models.heads.stacks import Layer, as_module
+from rewardsteer.models.heads.layers import Layer, as_module
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed

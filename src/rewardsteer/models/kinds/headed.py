@@ -11,8 +11,7 @@ from torch import nn
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.layers import WideLinear, share
-from rewardsteer.models.heads.stacks import Layer, as_module
+from rewardsteer.models.heads.layers import Layer, WideLinear, as_module, share
 from rewardsteer.models.kinds.custom_code import code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.loading import load_base, refuse_absent, refuse_pickles

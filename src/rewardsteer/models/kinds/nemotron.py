@@ -5,7 +5,7 @@ from typing import Any
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import load_tokenizer
-from rewardsteer.models.heads.stacks import Layer
+from rewardsteer.models.heads.layers import Layer
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed

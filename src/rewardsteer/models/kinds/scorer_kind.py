@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from rewardsteer.data.template import Template
-from rewardsteer.models.heads.stacks import as_module
+from rewardsteer.models.heads.layers import as_module
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import load_parts, no_template, own_options

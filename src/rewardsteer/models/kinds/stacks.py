@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.heads.stacks import Layer
+from rewardsteer.models.heads.layers import Layer
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.loading import refuse_absent
 

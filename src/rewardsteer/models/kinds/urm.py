@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import load_tokenizer
-from rewardsteer.models.heads.layers import WideLinear
-from rewardsteer.models.heads.stacks import Layer, as_module
+from rewardsteer.models.heads.layers import Layer, WideLinear, as_module
 from rewardsteer.models.kinds.attributes import AttributeScorer
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed

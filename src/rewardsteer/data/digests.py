@@ -1,9 +1,17 @@
-"""Hashes that identify a tokenizer's vocabulary and a response template."""
+"""Short digests that identify what results were computed from: contents, vocabularies and
+templates."""
 
+import hashlib
+import json
 from typing import Any
 
-from rewardsteer.data.digest import digest
 from rewardsteer.data.template import Template, resolve
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of a JSON value."""
+    content = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def vocabulary_hash(tokenizer: Any) -> str:
