@@ -208,7 +208,7 @@ def test_correlations(prompts, rows, ranks):
 
 
 def test_figures_of_benchmarks():
-    """Percentile bootstrap of JudgeBench's accuracy over clusters of five pairs."""
+    """JudgeBench's accuracy over clusters of five pairs."""
     def one(rng):
         level = rng.normal(1, 1, size=(60, 1))
         right = rng.random((60, 5)) < 1 / (1 + np.exp(-level))
@@ -221,6 +221,17 @@ def test_figures_of_benchmarks():
 
     level = np.random.default_rng(9).normal(1, 1, size=400_000)
     holds(one, float((1 / (1 + np.exp(-level))).mean()), times=300)
+
+
+@pytest.mark.parametrize(("rows", "accuracy"), [(40, 0.7), (56, 0.93), (98, 0.96), (160, 0.98)])
+def test_small_subsets_of_benchmarks_with_high_accuracies(rows, accuracy):
+    items = [Item(f"m/{n}", "?", ("a", "b"), "m", str(n), {"first": True}) for n in range(rows)]
+
+    def one(rng):
+        scores = [np.array([float(right), 0.5]) for right in rng.random(rows) < accuracy]
+        return intervals(measure(JudgeBench(), items, scores, resamples=200))["overall"]
+
+    holds(one, accuracy, times=1500)
 
 
 TAILS = {

@@ -61,6 +61,22 @@ def test_a_folder_of_the_hub_gives_its_own_split(place, tmp_path):
     assert len(load_benchmark("rewardbench2", tmp_path)[1]) == len(ROWS)
 
 
+def test_a_benchmark_in_several_splits_of_the_hub_is_read_whole(tmp_path, monkeypatch):
+    """Qwen/ProcessBench has a split for each subset and none named test."""
+    folder = tmp_path / "Qwen" / "ProcessBench"
+    folder.mkdir(parents=True)
+    names = ("gsm8k", "math", "olympiadbench", "omnimath")
+    for name in names:
+        row = {"id": f"{name}-0", "problem": "?", "steps": ["1", "2"], "label": -1}
+        (folder / f"{name}.json").write_text(json.dumps([row]))
+    files = "".join(f"  - split: {name}\n    path: {name}.json\n" for name in names)
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert [item.subset for item in load_benchmark("processbench")[1]] == list(names)
+
+
 def test_scores_are_kept_and_not_made_again(place, tmp_path):
     model = rewardsteer.RewardModel.from_pretrained(place / "bt")
     benchmark, items = load_benchmark("rewardbench2", place / "rows.jsonl")

@@ -104,6 +104,8 @@ class RewardBenchmark(abc.ABC):
     @abc.abstractmethod
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Figures by name, from the sums ``[F]`` of each subset; undefined figures are left out.
+
+        Sums of NaN give figures of NaN (or none): this tells which subsets a figure is over.
         """
 
 
@@ -129,8 +131,8 @@ def pair_item(row: Row, number: int, place: str, *, subset: str) -> Item:
         DataError: a field is missing, or neither text nor messages.
     """
     require(row, ["prompt", "chosen", "rejected"], place)
-    name, given = str(row.get("id", number)), [row["chosen"], row["rejected"]]
-    return Item(f"{subset}/{name}", *answered(row["prompt"], given, place), subset, name)
+    prompt, texts = answered(row["prompt"], [row["chosen"], row["rejected"]], place)
+    return Item(f"{subset}/{row.get('id', number)}", prompt, texts, subset, repr(prompt))
 
 
 def answered(

@@ -24,6 +24,7 @@ class ProcessBench(StepBenchmark):
     """The first step that scores below the threshold is the predicted first incorrect step."""
 
     hub = "Qwen/ProcessBench"
+    split = "+".join(SUBSETS)
     source = "arXiv 2412.06559"
 
     def read(self, row: Row, number: int, place: str) -> Item | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +15,10 @@ from rewardsteer.evaluation.statistics import (
     SeedFigure,
     holm,
     over_runs,
-    proportion,
+    student_quantile,
     student_tail,
 )
+from rewardsteer.evaluation.statistics.intervals import wilson
 
 
 class Resampled(NamedTuple):
@@ -45,34 +46,53 @@ def resample(
         figures = finite(benchmark.figures(dict(zip(subsets, drawn, strict=True))))
         for name in figures.keys() & draws.keys():
             draws[name][number] = figures[name]
-    members: dict[str, set[str]] = defaultdict(set)
-    for one in outcomes:
-        members[one.subset].add(one.cluster)
-    every = len({one.cluster for one in outcomes})
-    clusters = {name: len(members[name]) if name in members else every for name in whole}
-    return Resampled(whole, draws, clusters)
+    return Resampled(whole, draws, _clusters(benchmark, outcomes, set(whole)))
+
+
+def _clusters(
+    benchmark: RewardBenchmark, outcomes: Sequence[Outcome], names: Set[str]
+) -> dict[str, int]:
+    """Number of clusters by figure: those of the subsets without which it is undefined."""
+    subsets, table = sums_by_subset(outcomes)
+    sums = table.sum(axis=0)
+    over: dict[str, set[tuple[str, str]]] = {name: set() for name in names}
+    for number, subset in enumerate(subsets):
+        unknown = sums.copy()
+        unknown[number] = math.nan
+        known = finite(benchmark.figures(dict(zip(subsets, unknown, strict=True))))
+        members = {(one.stratum, one.cluster) for one in outcomes if one.subset == subset}
+        for name in names - known.keys():
+            over[name] |= members
+    return {name: len(members) for name, members in over.items()}
 
 
 def intervals(own: Resampled) -> dict[str, Interval]:
-    """Percentile intervals by figure. Where all resamples are 0 or all 1, Wilson's interval with as
-    many rows as clusters; for fewer than `FEWEST` clusters NaN ends."""
+    """Intervals by figure: Wilson's of the effective sample size, with the resamples' standard
+    deviation as standard error, as in `rewardsteer.evaluation.statistics.share`; Student's for a
+    figure outside of [0, 1]; NaN ends for fewer than `FEWEST` clusters."""
     found = {}
     for name, value in own.figures.items():
-        known = own.draws[name][~np.isnan(own.draws[name])]
-        if own.clusters[name] < FEWEST or not len(known):
-            found[name] = Interval(value, math.nan, math.nan)
-        elif np.ptp(known) == 0 and value in (0.0, 1.0):
-            found[name] = proportion(value * own.clusters[name], own.clusters[name])
+        half, count = _half(own.draws[name], own.clusters[name]), own.clusters[name]
+        if math.isnan(half) or not 0 <= value <= 1:
+            found[name] = Interval(value, value - half, value + half)
         else:
-            low, high = np.percentile(known, [2.5, 97.5])
-            found[name] = Interval(value, float(low), float(high))
+            found[name] = wilson(value, half, student_quantile(0.975, count - 1) / count**0.5)
     return found
 
 
+def _half(draws: np.ndarray, clusters: int) -> float:
+    """Half-width of Student's interval from resamples ``[B]``; NaN for fewer than `FEWEST`
+    clusters."""
+    known = draws[~np.isnan(draws)]
+    if clusters < FEWEST or len(known) < 2:
+        return math.nan
+    return student_quantile(0.975, clusters - 1) * float(known.std(ddof=1))
+
+
 def against_first(models: Mapping[str, Resampled]) -> dict[str, dict[str, Gain]]:
-    """Differences of all models to the first, by figure and model, with percentile intervals of
-    paired resamples. The p-values are from Student's test with the resamples' standard deviation,
-    adjusted by Holm for the number of models."""
+    """Differences of all models to the first, by figure and model, with intervals and p-values of
+    Student's test with the standard deviation of paired resamples; the p-values are adjusted by
+    Holm for the number of models."""
     (_, first), *others = models.items()
     found: dict[str, dict[str, Gain]] = {}
     for name, value in first.figures.items():
@@ -93,16 +113,15 @@ def against_first(models: Mapping[str, Resampled]) -> dict[str, dict[str, Gain]]
 
 
 def _difference(value: float, draws: np.ndarray, clusters: int) -> tuple[Interval, float]:
-    known = draws[~np.isnan(draws)]
-    if clusters < FEWEST or len(known) < 2:
-        return Interval(value, math.nan, math.nan), math.nan
-    low, high = np.percentile(known, [2.5, 97.5])
-    spread = float(known.std(ddof=1))
-    if spread == 0:
+    half = _half(draws, clusters)
+    if math.isnan(half):
+        p = math.nan
+    elif half == 0:
         p = 1.0 if value == 0 else 2.0 ** (1 - clusters)
     else:
-        p = 2 * student_tail(abs(value) / spread, clusters - 1)
-    return Interval(value, float(low), float(high)), p
+        error = half / student_quantile(0.975, clusters - 1)
+        p = 2 * student_tail(abs(value) / error, clusters - 1)
+    return Interval(value, value - half, value + half), p
 
 
 def over_models(models: Sequence[Resampled]) -> dict[str, SeedFigure]:

@@ -53,7 +53,7 @@ class RewardBench(RewardBenchmark):
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
         return [
-            Outcome(item.subset, item.id, np.array([float(own[0] > own[1]), 1.0]), item.subset)
+            Outcome(item.subset, item.cluster, np.array([own[0] > own[1], 1.0]), item.subset)
             for item, own in zip(items, scores, strict=True)
         ]
 

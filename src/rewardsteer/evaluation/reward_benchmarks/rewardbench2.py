@@ -38,10 +38,9 @@ class RewardBench2(RewardBenchmark):
         name, subset = str(row["id"]), str(row["subset"])
         if subset == "Ties" and name.partition(":")[0] not in ("ref", "tied"):
             raise DataError(f"{place}: expected an id of the form ref:N or tied:N, got {name!r}.")
-        return Item(
-            f"{subset}/{name}", *answered(row["prompt"], [*right, *wrong], place), subset, name,
-            {"right": len(right)},
-        )
+        prompt, texts = answered(row["prompt"], [*right, *wrong], place)
+        cluster = name if subset == "Ties" else repr(prompt)
+        return Item(f"{subset}/{name}", prompt, texts, subset, cluster, {"right": len(right)})
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
         found: list[Outcome] = []
@@ -53,7 +52,7 @@ class RewardBench2(RewardBenchmark):
                 continue
             best = np.flatnonzero(own == own.max())
             points = float((best < item.truth["right"]).any()) / len(best)
-            found.append(Outcome(item.subset, item.id, np.array([points, 1.0]), item.subset))
+            found.append(Outcome(item.subset, item.cluster, np.array([points, 1.0]), item.subset))
         found += [
             Outcome("Ties", f"Ties/{number}", _ties(pair), "Ties") for number, pair in ties.items()
         ]

@@ -45,16 +45,15 @@ class RmBench(RewardBenchmark):
                 f"{place}: expected a domain ({', '.join(DOMAINS)}) in domain, got {domain!r}."
             )
         name = str(given(row, "id", number))
-        return Item(
-            f"{domain}/{name}", *answered(row["prompt"], [*right, *wrong], place), domain, name
-        )
+        prompt, texts = answered(row["prompt"], [*right, *wrong], place)
+        return Item(f"{domain}/{name}", prompt, texts, domain, repr(prompt))
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
         found = []
         for item, own in zip(items, scores, strict=True):
             wins = own[:STYLES, None] > own[None, STYLES:]
             sums = np.append(wins.astype(float).ravel(), 1.0)
-            found.append(Outcome(item.subset, item.id, sums, item.subset))
+            found.append(Outcome(item.subset, item.cluster, sums, item.subset))
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
