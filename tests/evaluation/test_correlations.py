@@ -36,3 +36,14 @@ def test_edges():
     assert correlation_interval(first, first) == pytest.approx((1.0, 1.0, 1.0))
     assert correlation_interval(first, np.ones(180)).figures("pearson") == {}
     assert set(correlation_interval(first[:9], second[:9]).figures("r")) == {"r"}
+
+
+def test_few_rows_have_at_least_fishers_interval():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first = rng.normal(size=10)
+        second = 0.6 * first + 0.8 * rng.normal(size=10)
+        found, fisher = correlation_interval(first, second), stats.pearsonr(first, second)
+        low, high = fisher.confidence_interval(0.95)
+        assert found.low <= low + 1e-12
+        assert found.high >= high - 1e-12

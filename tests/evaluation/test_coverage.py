@@ -192,7 +192,7 @@ def test_differences_of_auroc(questions, rows, base):
 
 
 @pytest.mark.parametrize("ranks", [False, True])
-@pytest.mark.parametrize(("prompts", "rows"), [(100, 3), (30, 2), (100, 1)])
+@pytest.mark.parametrize(("prompts", "rows"), [(100, 3), (30, 2), (100, 1), (15, 1)])
 def test_correlations(prompts, rows, ranks):
     def values(rng, prompts):
         level, own = rng.normal(size=(prompts, 1)), rng.normal(size=(prompts, rows))

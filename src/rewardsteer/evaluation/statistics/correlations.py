@@ -6,6 +6,7 @@ import numpy as np
 
 from rewardsteer.evaluation.statistics.intervals import (
     FEWEST,
+    NORMAL_QUANTILE,
     Clusters,
     Interval,
     Values,
@@ -21,7 +22,8 @@ def correlation_interval(
     """Correlation with Student's interval of Fisher's transformation z = artanh r.
 
     The standard error is that of the correlation's influence function, summed by cluster, so it
-    holds for values that are not normal.
+    holds for values that are not normal. It is too small for Pearson's correlation of few rows,
+    where the half-width is at least Fisher's own for independent normal rows.
 
     Args:
         first, second: one per row.
@@ -51,6 +53,8 @@ def correlation_interval(
         return Interval(value, value, value)
     error = math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / len(x)
     half = student_quantile(0.975, len(sums) - 1) * error / (1 - value**2)
+    if not ranks:
+        half = max(half, NORMAL_QUANTILE / math.sqrt(len(x) - 3))
     centre = math.atanh(value)
     return Interval(value, math.tanh(centre - half), math.tanh(centre + half))
 
