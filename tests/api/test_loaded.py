@@ -39,6 +39,8 @@ def test_it_steers_and_is_saved(parts, folders, tmp_path):
 
 def test_what_is_no_reward_model_is_refused(parts, folders):
     model, tokenizer = parts
+    with pytest.raises(ConfigError, match="used as it is; leave out revision=, beta="):
+        RewardModel.from_pretrained(model, tokenizer=tokenizer, revision="main", beta=1)
     with pytest.raises(CheckpointError, match="pass tokenizer="):
         RewardModel.from_pretrained(model)
     policy = AutoModelForCausalLM.from_pretrained(folders / "policy")

@@ -206,6 +206,7 @@ def test_templates_are_mappings_too(folders):
     ({"trust_remote_code": "no"}, "trust_remote_code= as true or false, got .no."),
     ({"kind": "classifier", "negate": "no"}, "negate= as true or false, got .no."),
     ({"revision": 3}, "revision= as text or null"),
+    ({"revision": "main"}, "revision=main is of a model on the .* is a folder, which has none"),
     ({"kind": "value_head", "reward_token": "x"}, "reward_token= as a whole number or null"),
     ({"kind": "nemotron", "logit": 1.5}, "logit= as a whole number"),
     ({"kind": "qwen_prm", "separator": 3}, "separator= as text"),

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
+from rewardsteer.configuration import load_config
+from rewardsteer.data.config import DataConfig
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.sources.conversations import from_conversations, split_texts
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.decoding.requests import read_requests
-from rewardsteer.errors import DataError
+from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.reward_benchmarks.rm_bench import RmBench
 from rewardsteer.records import Message
 
@@ -241,6 +243,12 @@ def test_a_hub_data_set_with_its_options(monkeypatch):
     assert len(load("pairs", reading=reading)) == 2
     assert len(load("pairs", "test", reading=reading)) == 3
     assert asked[0] == ("me/mine", "train", {"name": "c", "revision": "r", "data_dir": "d"})
+
+
+@pytest.mark.parametrize("of_hub", [{"hub": "me/mine"}, {"config": "c"}, {"revision": "r"}])
+def test_settings_of_the_hub_are_not_of_local_data(of_hub):
+    with pytest.raises(ConfigError, match=f"sources.* wrong: .* {next(iter(of_hub))} a data set"):
+        load_config(DataConfig, {"source": {"name": "pairs", "path": "rows.jsonl", **of_hub}})
 
 
 def test_half_a_surrogate_pair_is_named_and_can_be_dropped(tmp_path):

@@ -76,12 +76,12 @@ class RewardModel:
             options: ``subfolder``; of the kind; else of transformers' ``from_pretrained``.
 
         Raises:
-            CheckpointError: the model does not exist, or is not a reward model.
-            ConfigError: the device or dtype does not exist.
+            CheckpointError: no such model, or not a reward model. ConfigError: no such device, …
         """
         template = inputs.as_template(template)
         if not isinstance(name_or_path, str | Path):
-            return cls(scorer_of(name_or_path, tokenizer, template))
+            given = {"revision": revision, "kind": kind} | options
+            return cls(scorer_of(name_or_path, tokenizer, template, **given))
         if tokenizer is not None:
             if kind != "remote" and not is_address(name_or_path):
                 raise ConfigError("The tokenizer of a folder is its own; leave tokenizer= out.")

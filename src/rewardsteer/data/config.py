@@ -33,6 +33,16 @@ class SourceConfig(Config):
     data_dir: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _one_place(self) -> "SourceConfig":
+        unused = [name for name in ("hub", "config", "revision") if getattr(self, name) is not None]
+        if self.path is not None and unused:
+            raise ValueError(
+                f"path names a local file or folder, and {' and '.join(unused)} a data set on the "
+                "hub; leave out one or the other"
+            )
+        return self
+
 
 class DataConfig(Config):
     """What to prepare.

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rewardsteer.errors import CheckpointError
+from rewardsteer.errors import CheckpointError, ConfigError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Files of a reward model; never a pickle.
@@ -19,9 +19,15 @@ def locate(
 
     Raises:
         CheckpointError: there is no such folder or name, or it is a file.
+        ConfigError: a ``revision`` of a folder.
     """
     path = Path(source)
     check_place(source)
+    if path.is_dir() and revision is not None:
+        raise ConfigError(
+            f"revision={revision} is of a model on the Hugging Face hub, and {source} is a folder, "
+            "which has none; leave revision out, or give the model's name on the hub."
+        )
     if not path.is_dir():
         path = _fetched(source, revision, code=code, subfolder=subfolder) / subfolder
     elif subfolder:

@@ -7,6 +7,7 @@ import pytest
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError, DataError, MismatchError, NonFiniteError
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.remote.judge import JudgeScorer
 from rewardsteer.models.remote.scorer import RemoteScorer
 from tests.models.remote.reward_server import TOKENIZER, RewardServer, reward_of
@@ -186,6 +187,11 @@ def test_sglangs_softmax_is_refused():
             RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
         with pytest.raises(ConfigError, match="native /classify"):
             RemoteScorer(server.url + "/v1/classify", api="sglang", template=PLAIN)
+
+
+def test_an_address_has_no_revision():
+    with pytest.raises(ConfigError, match="is an address for the kind remote; leave them out"):
+        load_scorer("http://127.0.0.1:1", revision="main")
 
 
 def test_templates_that_need_a_tokenizer():

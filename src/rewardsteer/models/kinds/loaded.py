@@ -7,7 +7,7 @@ from torch import nn
 
 from rewardsteer.data.sources.files import kind_of
 from rewardsteer.data.template import Template, stored_template
-from rewardsteer.errors import CheckpointError
+from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.attention import warn_of_caps
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, read_card
 from rewardsteer.models.heads.config import HeadConfig
@@ -17,7 +17,9 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
 
-def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> Scorer:
+def scorer_of(
+    model: Any, tokenizer: Any, template: Template | None = None, **options: Any
+) -> Scorer:
     """A one-label sequence classifier in memory as a scorer; it is put into evaluation mode and
     otherwise left as it is, where it is.
 
@@ -26,9 +28,11 @@ def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> S
         tokenizer: its tokenizer.
         template: how prompts and responses are written; None: as the card of the folder says that
             the model was loaded from, else by the tokenizer's chat template where it has one.
+        options: of loading, which are all None.
 
     Raises:
         CheckpointError: several labels, another class of model, or no tokenizer.
+        ConfigError: an option of loading is given.
     """
     name = type(model).__name__
     labels = getattr(getattr(model, "config", None), "num_labels", None)
@@ -37,6 +41,8 @@ def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> S
             "Expected a reward model by its folder or name, or a classifier that transformers "
             f"loaded; got {kind_of(model)}."
         )
+    if unused := [f"{name}=" for name, value in options.items() if value is not None]:
+        raise ConfigError(f"The loaded {name} is used as it is; leave out {', '.join(unused)}.")
     if tokenizer is None:
         raise CheckpointError(f"Expected the tokenizer beside the loaded {name}; pass tokenizer=.")
     check_classifier(model, f"The loaded {name}")

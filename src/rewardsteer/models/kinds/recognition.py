@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rewardsteer.errors import CheckpointError
+from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.kinds import KINDS
 from rewardsteer.models.kinds.custom_code import code_class, code_sentence
@@ -25,6 +25,11 @@ def find_kind(
     if kind is None:
         kind = next((one for one in KINDS.names() if KINDS.get(one).recognises_name(name)), None)
     if kind is not None and not KINDS.get(kind).in_folder:
+        if revision is not None or subfolder:
+            raise ConfigError(
+                f"revision and subfolder are of models on the Hugging Face hub, and {name} is an "
+                f"address for the kind {kind}; leave them out."
+            )
         return kind, FolderDescription(name, Path(name), trusted=trust_remote_code)
     place = locate(name_or_path, revision, code=trust_remote_code, subfolder=subfolder)
     folder = describe_folder(
