@@ -52,8 +52,15 @@ def test_an_address_is_served(warm):
             reply = httpx.post(f"{process.address}/v1/rewards", json={
                 "input": [{"prompt": "a", "completion": "b"}],
             }, timeout=60).json()
+            behind.refuse = lambda number: 400
+            refusal = httpx.post(f"{process.address}/v1/rewards", json={
+                "input": [{"prompt": "a", "completion": "b"}],
+            }, timeout=60)
         finally:
             assert process.end() == 0
+    assert refusal.status_code == 400
+    assert "the server reward refuses it: " in refusal.json()["error"]["message"]
+    assert behind.url not in refusal.text
     from tests.fakes import character_tokenizer
 
     ids = character_tokenizer().encode("user: a\nassistant: b\n")

@@ -147,6 +147,32 @@ def test_one_request_harms_no_other():
             assert reply.json()["data"][0]["reward"] == pytest.approx(value("p", text))
 
 
+def test_refusals_name_models_and_no_folders():
+    scorer = Words()
+    scorer.name, scorer.tokenizer = "/home/me/words", character_tokenizer()
+    policy, tokenizer = tiny_causal_lm(vocab_size=len(scorer.tokenizer)), character_tokenizer()
+    tokenizer.name_or_path = scorer.tokenizer.name_or_path = "/home/me/llama"
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    limits = ServingConfig()
+    served = ServedModels(
+        policy, tokenizer, scorer, DecodingConfig(method="best_of_n"), limits, name="llama",
+        reward_name="rm",
+    )
+    served.rename()
+    user = {"role": "user", "content": "a"}
+    called = {"role": "assistant", "tool_calls": [{
+        "id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"},
+    }]}
+    with running(Service(served, limits)) as (address, _):
+        for path, body, message in (
+            ("completions", {"prompt": "a", "method": "args", "top_k": 2}, "but rm "),
+            ("chat/completions", {"messages": [user, called, user]}, "template of llama"),
+        ):
+            found = post(address, f"/v1/{path}", 400, **body)["error"]["message"]
+            assert message in found
+            assert "/home" not in found
+
+
 def test_long_texts_are_few_a_batch():
     scorer = Words()
     with running(serve(scorer, reward_tokens=100)) as (address, _):

@@ -245,6 +245,7 @@ def _load(
     show_template(
         served.template, str(choice.source if served.renderer is choice.tokenizer else reward_model)
     )
+    served.rename()
     return served
 
 

@@ -101,6 +101,17 @@ class ServedModels(TextReader):
             return config.model_copy(update={"top_k": min(config.top_k or most, most)})
         return config.model_copy(update={"top_k": min(config.top_k, most)})
 
+    def rename(self) -> None:
+        """Give the models the names that clients know: refusals quote names, and folders and
+        addresses are not for clients."""
+        parts = [(self.engine and self.engine.tokenizer, self.name)]
+        if self.scorer is not None:
+            self.scorer.name = self.reward_name
+            parts.append((self.scorer.tokenizer, self.reward_name))
+        for tokenizer, name in parts:
+            if tokenizer is not None:
+                tokenizer.name_or_path = name
+
     def start_of(self, method: str | None) -> dict[str, Any]:
         """The default settings of a request with this method; None: the server's method."""
         given = self._given if method is None else self._given.model_copy(update={"method": method})

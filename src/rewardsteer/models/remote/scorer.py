@@ -273,7 +273,7 @@ class RemoteScorer(TextScorer):
             rows = f"Row {part.start + 1}" if len(part) == 1 else (
                 f"One of the rows {part.start + 1} to {part.stop}"
             )
-            raise DataError(f"{rows}: the server {self.url} refuses it: {shown(error)}") from error
+            raise DataError(f"{rows}: the server {self.name} refuses it: {shown(error)}") from error
         except lib.OpenAIError as error:
             raise self._failure(error) from error
         except (LookupError, TypeError, ValueError, AttributeError) as error:
