@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from rewardsteer.data.template import Template
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.errors import DataError
 from rewardsteer.integrations.trl import RewardFunction
@@ -28,6 +29,13 @@ def test_rewards_are_the_scorers(reward_folder):
     assert isinstance(given, list)
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert len(set(np.round(given, 4))) == 3
+
+
+def test_load_takes_the_options_of_reward_models(reward_folder):
+    reward = RewardFunction.load(reward_folder, template=Template(kind="text", prompt="{prompt}?"))
+    expected = load_scorer(reward_folder).score(PROMPTS, COMPLETIONS)
+    assert reward.scorer.template.prompt == "{prompt}?"
+    assert not np.allclose(reward(prompts=PROMPTS, completions=COMPLETIONS), expected, atol=1e-4)
 
 
 def test_conversations(reward_folder):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.engines import vllm_start
 from rewardsteer.decoding.engines.vllm_settings import GuideSettings, guided_by
 from rewardsteer.errors import ConfigError, MismatchError
+from rewardsteer.models.checkpoint import read_card, write_card
 from rewardsteer.records import Message
 from rewardsteer.serving import vllm_server
 from rewardsteer.serving.vllm_server import command, plan, replace_by_vllm
@@ -53,9 +55,15 @@ def test_requests_that_say_nothing_are_guided(root, caplog):
     assert "hf_overrides" not in plan(str(root / "policy"), None)
 
 
-def test_a_folder_may_have_any_name(root, tmp_path):
-    import shutil
+def test_a_reward_model_for_a_method_that_vllm_lacks_is_refused(root, tmp_path):
+    shutil.copytree(root / "farma", tmp_path / "outcome")
+    card = read_card(root / "farma").model_copy(update={"objective": "outcome"})
+    write_card(tmp_path / "outcome", card)
+    with pytest.raises(ConfigError, match=r"vLLM does not know the method 'q_sharp'.* outcome"):
+        plan(str(root / "policy"), tmp_path / "outcome")
 
+
+def test_a_folder_may_have_any_name(root, tmp_path):
     strange = tmp_path / "a:b, c" / "x:y"
     shutil.copytree(root / "farma", strange)
     settings = GuideSettings.model_validate(
@@ -65,8 +73,6 @@ def test_a_folder_may_have_any_name(root, tmp_path):
 
 
 def test_the_policys_own_settings(root, tmp_path):
-    import shutil
-
     shutil.copytree(root / "policy", tmp_path / "policy")
     GenerationConfig(
         do_sample=True, temperature=0.6, top_k=20, top_p=0.9

@@ -9,7 +9,7 @@ import typer
 from rewardsteer.cli.grouped import grouped
 
 GUIDANCE, SAMPLING, RUNNING = "Guidance", "Sampling", "Running"
-BEAM = "Steps of beam, dvts and particle"
+BEAM = "Steps of beam, dvts, particle, rsd and gsi"
 
 # Name of a setting → its type, its heading, the default shown in the help ("": the help text itself
 # gives it), and the help text.
@@ -30,9 +30,9 @@ SETTINGS: dict[str, tuple[Any, str, str, str]] = {
     ),
     "draft": (
         str, RUNNING, "none",
-        "Propose tokens ahead and verify them together, for farma, genarm and none: ngram (tokens "
-        "that followed before) or policy (saves passes of the reward model). Answers do not "
-        "change.",
+        "Propose tokens ahead and verify them together, for farma, genarm, q_sharp and none: ngram "
+        "(tokens that followed before) or policy (saves passes of the reward model). Answers do "
+        "not change.",
     ),
     "draft_tokens": (int, RUNNING, "4", "Most tokens per draft."),
     "gate": (

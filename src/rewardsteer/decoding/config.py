@@ -91,9 +91,10 @@ class DecodingConfig(Config):
             whose measure is among the greatest of the response so far. For ``first`` a share of
             ``max_new_tokens``, for ``random`` a probability.
         draft: speculative decoding in the transformers engine, for the policy alone and the methods
-            that ask about all next tokens (``farma``, ``genarm``): proposed tokens are verified in
-            one pass. ``ngram`` proposes what followed the last tokens earlier, ``policy`` what the
-            policy draws alone, which saves reward model passes. Responses do not change.
+            that ask about all next tokens (``farma``, ``genarm``, ``q_sharp``): proposed tokens are
+            verified in one pass. ``ngram`` proposes what followed the last tokens earlier,
+            ``policy`` what the policy draws alone, which saves reward model passes. Responses do
+            not change.
         draft_tokens: longest draft.
         n: responses drawn per prompt by ``best_of_n``, ``soft_best_of_n``, ``reward_vote`` and
             ``speculative_rejection``, particles of ``particle``, proposals for a step of ``gsi``,

@@ -45,13 +45,15 @@ class RewardFunction:
         self.__name__ = name  # TRL names the columns of its logs by it
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = AUTO, **options: Any) -> "RewardFunction":
-        """Load from a checkpoint folder; ``options`` go to the constructor.
-
-        Raises:
-            CheckpointError: missing or damaged folder, or not a reward model.
-        """
-        return cls(load_scorer(folder, device=device), **options)
+    def load(
+        cls, name_or_path: str | Path, *, device: str = AUTO, batch_size: int | None = 64,
+        batch_tokens: int | None = None, name: str = "rewardsteer", **options: Any,
+    ) -> "RewardFunction":
+        """Load from a folder, a hub name or an address; ``options`` as in `load_scorer`."""
+        return cls(
+            load_scorer(name_or_path, device=device, **options), batch_size=batch_size,
+            batch_tokens=batch_tokens, name=name,
+        )
 
     def __call__(
         self, prompts: Sequence[str | TrlMessages], completions: Sequence[str | TrlMessages],

@@ -55,7 +55,8 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
     write_page(
         out, "Reward model report", f"{one}: {names}.",
         [section for section in sections if section is not None],
-        footer=f"Made from {len(sources.digests)} files, fingerprint {sources.fingerprint}.",
+        footer=f"Made from {len(sources.digests)} file{'s' * (len(sources.digests) != 1)}, "
+        f"fingerprint {sources.fingerprint}.",
     )
 
 

@@ -20,10 +20,12 @@ from rewardsteer.data.template import Template, stored_template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.default_method import WITHOUT_REWARD_MODEL, default_method
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
+from rewardsteer.decoding.engines.vllm_checks import RULES
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import check_device, for_cpus
+from rewardsteer.decoding.methods import METHODS
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import load_tokenizer
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.serving.vllm_template import chat_template
 
 logger = logging.getLogger(__name__)
@@ -106,17 +108,7 @@ def plan(
             "the reward model's own (--reward-device, --reward-dtype)."
         )
     card = None if reward_model is None else vocabulary_card(reward_model.name, reward_model)
-    choice = WITHOUT_REWARD_MODEL if card is None else default_method(card)
-    natural = choice.name
-    if method is None:
-        logger.info(choice.told("vLLM's server has no other"))
-    if method not in (None, natural):
-        raise ConfigError(
-            f"The method {method!r} needs a reward model; give one (--reward-model)."
-            if card is None else
-            f"vLLM guides by what the reward model was trained for, here {natural!r}; leave out "
-            "the method (--method), or serve with the engine transformers (--engine)."
-        )
+    natural = _method(card, method)
     if card is None and weight != 1.0:
         raise ConfigError(
             f"The weight {weight:g} (--weight) needs a reward model; give one (--reward-model)."
@@ -146,6 +138,30 @@ def plan(
         },
         "chat_template": _kept(chat_template(written, carrier)),
     }
+
+
+def _method(card: CheckpointCard | None, asked: str | None) -> str:
+    """The one method of a server: what its reward model was trained for, or ``none``.
+
+    Raises:
+        ConfigError: vLLM does not know it, or another one is asked for.
+    """
+    choice = WITHOUT_REWARD_MODEL if card is None else default_method(card)
+    if METHODS.get(choice.name) not in RULES:
+        raise ConfigError(
+            f"vLLM does not know the method {choice.name!r}, {choice.why}; serve with the engine "
+            "transformers (--engine)."
+        )
+    if asked is None:
+        logger.info(choice.told("vLLM's server has no other"))
+    if asked not in (None, choice.name):
+        raise ConfigError(
+            f"The method {asked!r} needs a reward model; give one (--reward-model)."
+            if card is None else
+            f"vLLM guides by what the reward model was trained for, here {choice.name!r}; leave "
+            "out the method (--method), or serve with the engine transformers (--engine)."
+        )
+    return choice.name
 
 
 def _kept(source: str) -> str:

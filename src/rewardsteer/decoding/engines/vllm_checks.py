@@ -49,7 +49,7 @@ def check(settings: GuideSettings, model: "ModelConfig") -> None:
 
 
 # The guides whose rules the model in vLLM has.
-_RULES = (Plain, Farma, GenArm)
+RULES = (Plain, Farma, GenArm)
 
 
 def check_supported(method: Method, config: DecodingConfig) -> None:
@@ -57,7 +57,7 @@ def check_supported(method: Method, config: DecodingConfig) -> None:
     kind = METHODS.get(config.method)
     controls = (config.weight_end, config.target_kl, config.max_kl)
     wanting = {
-        f"the method {config.method!r}": issubclass(kind, LogitsGuide) and kind not in _RULES,
+        f"the method {config.method!r}": issubclass(kind, LogitsGuide) and kind not in RULES,
         "several reward models": len(members(method.scorer)) > 1,
         "a schedule or KL of the weight": any(control is not None for control in controls),
         "gates": config.gate != "always",
