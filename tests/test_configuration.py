@@ -62,6 +62,19 @@ def test_mistakes_are_named(override, message):
         load_config(Outer, {"parts": [{"rate": 1}]}, [override])
 
 
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: DecodingConfig(wieght=2), r"Unknown setting 'wieght'\. Did you mean 'weight'\? "),
+    (lambda: DecodingConfig(weight="much"), "^The setting 'weight' is wrong: expected a number"),
+    (lambda: Outer(count=2, parts=[{"rat": 1}]), r"Unknown setting 'parts\.0\.rat'\. Did you mean"),
+    (lambda: Outer(count=2, parts=[Inner(rat=1)]), "^Unknown setting 'rat'"),
+    (lambda: TrainConfig(base_model="x"), "^The setting 'phases' is required"),
+])
+def test_settings_made_in_python_are_explained_too(make, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("kind", "name", "expected"), [
     (Outer, "count", "a whole number"), (Inner, "rate", "a number"),
     (TrainConfig, "seed", "a whole number"), (DecodingConfig, "top_k", "a whole number"),

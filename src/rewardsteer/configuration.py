@@ -7,7 +7,7 @@ refuses unknown keys. Each part of the package defines its own config class.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -16,9 +16,25 @@ from pydantic_core import PydanticKnownError
 from rewardsteer.errors import ConfigError
 from rewardsteer.setting_faults import Origin, explain
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _ModelMetaclass
+else:
+    _ModelMetaclass = type(BaseModel)
 
-class Config(BaseModel):
-    """Base of all settings: immutable, unknown keys refused.
+
+class _Explained(_ModelMetaclass):
+    """Raises `ConfigError` where settings that Python code gives by name are wrong. Settings within
+    others do not pass here, so their errors are explained once, with their full names."""
+
+    def __call__(self: Any, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise ConfigError(explain(self, error, values, Origin(None, ()))) from error
+
+
+class Config(BaseModel, metaclass=_Explained):
+    """Base of all settings: immutable, unknown keys refused. A wrong one is a `ConfigError`.
 
     Attributes:
         aliases: other libraries' names of settings → the names here; suggested in the error message

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import GenerationConfig
 from typer.testing import CliRunner
 
@@ -13,6 +12,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import what_is_taken, with_defaults
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.methods import METHODS, asks_candidates
+from rewardsteer.errors import ConfigError
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from tests.decoding.test_generate import PROMPTS, folders, make_policy, make_scorer  # noqa: F401
@@ -159,7 +159,7 @@ def test_the_command_says_what_it_takes(tmp_path):
 ])
 def test_extremes_that_scores_cannot_hold(name, value):
     more = {"weight_schedule": "linear"} if name == "weight_end" else {}
-    with pytest.raises(ValidationError, match=name):
+    with pytest.raises(ConfigError, match=name):
         DecodingConfig(**{name: value}, **more)
 
 
