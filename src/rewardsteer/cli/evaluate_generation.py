@@ -210,9 +210,7 @@ def _compare(
 ) -> None:
     """Run the comparison, write its files and print its tables."""
     from rewardsteer.data.template import stored_template
-    from rewardsteer.evaluation.checks import check_run
     from rewardsteer.evaluation.generation import compare
-    from rewardsteer.evaluation.judged_run import Run
     from rewardsteer.evaluation.statistics import over
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
     from rewardsteer.progress import stages
@@ -221,22 +219,23 @@ def _compare(
     from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
 
     written = described["template"] and stored_template(described["template"])
-    # Here too, so that nothing is written where the engine cannot run a method.
-    check_run(Run(policy, requests, judge, out, written, budget), entries)
-    claim_folder(out, resume=resume, overwrite=overwrite)
-    write_json(out / "run.json", described)
-    _show_templates(entries, written, policy, described["model"])
+
+    def begin() -> None:
+        claim_folder(out, resume=resume, overwrite=overwrite)
+        write_json(out / "run.json", described)
+        _show_templates(entries, written, policy, described["model"])
+
+    options: dict[str, Any] = {
+        "template": written, "baseline": described["baseline"], "budget": budget,
+        "kl_prompts": kl_prompts, "begin": begin,
+        "announce": lambda text: say(f"running {text}"),
+    }
     if seeds is not None:
-        _compare_seeds(
-            seeds, entries, policy, requests, judge, out, template=written,
-            baseline=described["baseline"], budget=budget, kl_prompts=kl_prompts,
-        )
+        _compare_seeds(seeds, entries, policy, requests, judge, out, **options)
         return
     with stages("prompts") as progress:
         methods = compare(
-            entries, policy, requests, judge, out, baseline=described["baseline"],
-            template=written, budget=budget, kl_prompts=kl_prompts,
-            announce=lambda text: say(f"running {text}"), progress=progress,
+            entries, policy, requests, judge, out, progress=progress, **options
         )
     summary = read_json(out / "summary.json")
     for note in summary["notes"]:
@@ -271,8 +270,7 @@ def _compare_seeds(
 
     with stages("prompts") as progress:
         methods = compare_seeds(
-            seeds, entries, policy, requests, judge, out=out, progress=progress,
-            announce=lambda text: say(f"running {text}"), **options,
+            seeds, entries, policy, requests, judge, out, progress=progress, **options
         )
     title = f"{len(seeds)} seeds, {over(len(requests), 'prompt')}"
     print_table(title, SEED_COLUMNS, seed_rows(methods))

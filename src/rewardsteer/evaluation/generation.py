@@ -40,7 +40,7 @@ def compare(
     entries: Sequence[Entry], policy: ComparedPolicy, requests: Sequence[Request], judge: Judge,
     out: Path, *, template: Template | None = None, baseline: str | None = None,
     budget: Budget | None = None, kl_prompts: int = 0, known: Path | None = None,
-    announce: Callable[[str], None] = lambda _: None,
+    begin: Callable[[], None] = lambda: None, announce: Callable[[str], None] = lambda _: None,
     progress: Callable[[str, int, int], None] = lambda label, done, total: None,
 ) -> dict[str, dict[str, float]]:
     """Run every entry on the same prompts and write ``summary.json``; returns its ``methods``.
@@ -60,6 +60,7 @@ def compare(
             policy outside this process.
         known: folder of a comparison of the same entries and prompts without a budget, whose
             answers become the entries' first draws instead of new ones.
+        begin: called once everything is checked, before anything is written.
         announce: called with the name of each step as it begins.
         progress: called with an entry's label, its number of judged prompts, and the total.
 
@@ -74,6 +75,7 @@ def compare(
     check_divergence(budget, kl_prompts, policy.engine)
     run = Run(policy, requests, judge, out, template, budget, progress, known)
     check_run(run, entries)
+    begin()
     results: dict[str, list[EvalRecord]] = {}
     for entry in entries:
         announce(entry.label)

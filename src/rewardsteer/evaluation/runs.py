@@ -6,7 +6,7 @@
                     are over; ``sweeps``, ``weights``, ``judged_by_guide`` as in a comparison
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,15 @@ _ALIKE = ("sweeps", "weights", "judged_by_guide")
 
 def compare_seeds(
     seeds: Sequence[int], entries: Sequence[Entry], policy: ComparedPolicy,
-    requests: Sequence[Request], judge: Judge, out: Path, **options: Any,
+    requests: Sequence[Request], judge: Judge, out: Path, *,
+    begin: Callable[[], None] = lambda: None, **options: Any,
 ) -> dict[str, dict[str, float]]:
     """`rewardsteer.evaluation.generation.compare` once per seed, and `over_runs` of the results.
 
     Args:
         seeds: different numbers; run S adds S · 1,000,000 to the entries' own seeds.
         entries: what to compare.
-        policy, requests, judge, options: as `compare` takes them.
+        policy, requests, judge, begin, options: as `compare` takes them.
         out: the folder of the results.
 
     Raises:
@@ -53,7 +54,10 @@ def compare_seeds(
             for entry in entries
         ]
         folders.append(out / f"seed-{seed}")
-        compare(own, policy, requests, judge, folders[-1], **options)
+        compare(
+            own, policy, requests, judge, folders[-1],
+            begin=begin if len(folders) == 1 else lambda: None, **options,
+        )
     return over_runs(folders, out / "seeds.json")
 
 
