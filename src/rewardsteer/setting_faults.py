@@ -26,14 +26,7 @@ class Origin(NamedTuple):
 
 
 def explain(kind: type[BaseModel], error: ValidationError, given: Any, origin: Origin) -> str:
-    """Sentences that explain all errors of settings.
-
-    Args:
-        kind: the config class.
-        error: pydantic's.
-        given: the settings.
-        origin: of the settings.
-    """
+    """Sentences that explain all errors of settings."""
     sentences = []
     for fault in faults(error.errors(), given):
         name, place = fault.name, origin.of(fault.name)

@@ -9,12 +9,7 @@ from rewardsteer.data.tokenize import TokenizedRow, one_prompt, render_and_encod
 
 
 class PreparedResponses(NamedTuple):
-    """A row of responses that is kept.
-
-    Attributes:
-        tokens: each response together with the shared prompt.
-        prompt: the rendered prompt.
-    """
+    """A row of responses that is kept."""
 
     row: Responses
     tokens: list[TokenizedRow]

@@ -62,9 +62,6 @@ def adapted(method: Any, engine: Any) -> Any:
 def check_crossing(method: str, scorer: Any, tokenizer: Any, engine: Any) -> None:
     """Refuse, before the policy loads, a guide that cannot work between two tokenizers.
 
-    Args:
-        engine: the engine's class.
-
     Raises:
         MismatchError: says what would work.
     """
@@ -79,9 +76,6 @@ def check_crossing(method: str, scorer: Any, tokenizer: Any, engine: Any) -> Non
 
 def across(name: str, asks: str, scorer: Any, engine: Any) -> Any:
     """The reward model, wrapped so that a guide can ask it about tokens of another tokenizer.
-
-    Args:
-        asks: see `LogitsGuide`.
 
     Raises:
         MismatchError: it cannot be asked.

@@ -10,11 +10,7 @@ from rewardsteer.records import Cost
 
 
 class Likelihoods(Protocol):
-    """Log-probabilities of given tokens under a policy, after one prompt.
-
-    Attributes:
-        cost: so far.
-    """
+    """Log-probabilities of given tokens under a policy, after one prompt."""
 
     cost: Cost
 

@@ -28,13 +28,7 @@ Announce = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy that samples.
-
-    Attributes:
-        model: a causal LM in evaluation mode.
-        tokenizer: its own.
-        template: how prompts are written, resolved.
-    """
+    """The policy that samples."""
 
     model: Any
     tokenizer: Any

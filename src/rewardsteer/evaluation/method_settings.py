@@ -133,10 +133,6 @@ def sweep_weights(
 ) -> tuple[dict[str, MethodConfig], dict[str, str]]:
     """Repeat guided methods once per weight; unguided ones stay as they are.
 
-    Args:
-        settings: by label.
-        weights: numbers separated by commas.
-
     Returns:
         settings by label, and for swept methods the original label by the new one.
 

@@ -91,9 +91,6 @@ def measured_kl(texts: Sequence[str], rewards: Sequence[float], n: int) -> float
 def overoptimization(prompts: Mapping[str, Recorded]) -> dict[str, Any]:
     """Proxy and gold value of best of n for n = 1, 2, 4, … with 95 % intervals over prompts.
 
-    Args:
-        prompts: the recorded samples of each prompt.
-
     Returns:
         ``curve``: a row per n, over the ``prompts`` that have n samples: ``kl_bound``, ``kl``
         (measured), ``proxy``, ``gold``, and their gains over one sample of the same prompts;

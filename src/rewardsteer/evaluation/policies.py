@@ -26,9 +26,6 @@ class ComparedPolicy:
     """The policy that all methods of a comparison share. What takes long to load (a policy in this
     process, a running vLLM) is loaded on first use and serves several methods.
 
-    Args:
-        choice: the engine and its options.
-
     Attributes:
         tokenizer: the policy's; None where only a server knows it.
         shared: its engine.

@@ -96,9 +96,6 @@ class Shards:
     def finish(self, schema: Any = None) -> Iterator[Row]:
         """Join the shards into the output, and yield its rows meanwhile.
 
-        Args:
-            schema: the Arrow schema of a Parquet output.
-
         Raises:
             OutputError: a shard is missing or damaged, or the disk is full; the shards are kept.
         """

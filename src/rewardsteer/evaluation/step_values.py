@@ -37,9 +37,6 @@ def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
     splits the completion, else those between blank lines. A row that was skipped, or whose steps
     cannot be scored (always with ``tools``), gets ``step_rewards: null``, in the second case with
     the reason under ``skipped``.
-
-    Args:
-        rows: with ``prompt`` and ``completion``.
     """
     held = [
         row | {"skipped": "steps are read without tools, and the row has some"}

@@ -28,10 +28,6 @@ class RewardFunction:
 
     A reward model on token ids scores the queries unchanged, so policy and reward model should have
     the same chat template. A reward model on texts gets prompts and responses.
-
-    Args:
-        scorer: the reward model.
-        batch_size: responses scored together.
     """
 
     def __init__(self, scorer: TextScorer, *, batch_size: int = 64) -> None:

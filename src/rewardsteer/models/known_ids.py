@@ -15,10 +15,6 @@ from torch import Tensor
 class KnownIds:
     """The token that a reward model gets for every token id.
 
-    Args:
-        tokenizer: the reward model's.
-        rows: of its embedding.
-
     Attributes:
         size: ids from here on are unknown.
         stand_in: the token that replaces them.

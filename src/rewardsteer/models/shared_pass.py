@@ -21,14 +21,7 @@ from rewardsteer.models.scorer import Scorer
 
 
 class OnPolicyScorer(Scorer):
-    """A reward model that reads with the weights of the policy.
-
-    Args:
-        policy: a causal LM in evaluation mode.
-        model: the reward model.
-        folder: of the reward model.
-        card: of that folder.
-    """
+    """A reward model that reads with the weights of the policy."""
 
     def __init__(
         self, policy: Any, model: RewardModel, folder: Path, card: CheckpointCard

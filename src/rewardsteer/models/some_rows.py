@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SomeRows:
-    """Answers as a `rewardsteer.models.prefix_reader.PrefixReader` of these rows would.
-
-    Attributes:
-        reader: of all rows.
-        rows: their numbers.
-        places: rows of the cache.
-    """
+    """Answers as a `rewardsteer.models.prefix_reader.PrefixReader` of these rows would."""
 
     reader: "PrefixReader"
     rows: Sequence[int]

@@ -29,11 +29,7 @@ from rewardsteer.reports.sections import (
 
 
 def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
-    """Reward models on labelled solutions, benchmark by benchmark; None without any.
-
-    Args:
-        runs: content of ``metrics.json`` by run.
-    """
+    """Reward models on labelled solutions, benchmark by benchmark; None without any."""
     if not runs:
         return None
     benchmarks = list(dict.fromkeys(name for metrics in runs.values() for name in metrics))

@@ -64,11 +64,7 @@ def win_rows(methods: Methods) -> list[list[str]]:
 
 
 def frontiers(summary: Mapping[str, Any]) -> dict[str, str]:
-    """SVG by name of the axis, for the axes that were measured; a line joins a sweep's entries.
-
-    Args:
-        summary: content of ``summary.json``.
-    """
+    """SVG by name of the axis, for the axes that were measured; a line joins a sweep's entries."""
     methods, sweeps = summary["methods"], summary.get("sweeps", {})
     swept = {label for labels in sweeps.values() for label in labels}
     lines = [*sweeps.values(), *([label] for label in methods if label not in swept)]

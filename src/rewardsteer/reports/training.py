@@ -37,11 +37,7 @@ COLUMNS = ("run", "updates", "phases", "last loss", "accuracy", "held-out accura
 
 
 def training_section(runs: Mapping[str, Rows]) -> Section | None:
-    """Training curves of all runs; None without any.
-
-    Args:
-        runs: log lines by run.
-    """
+    """Training curves of all runs; None without any."""
     if not runs:
         return None
     blocks: list[Block] = [

@@ -63,9 +63,6 @@ class ChoiceStream:
         index: of the choice.
         logprobs: builds log-probabilities of tokens, given those before them; None: not requested.
         more: builds further fields of the last part from the answer.
-
-    Attributes:
-        generated: number of tokens so far.
     """
 
     def __init__(

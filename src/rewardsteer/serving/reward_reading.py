@@ -20,9 +20,6 @@ _CHARACTERS = 4
 class RewardReader:
     """Prepares requests for a reward model.
 
-    Args:
-        scorer: a reward model of any kind.
-
     Attributes:
         takes_ids: whether the model scores rows of token ids, and gives rewards of their tokens.
         takes_written: whether the model scores rendered texts (prompt and completion in one).

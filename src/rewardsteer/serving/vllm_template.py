@@ -13,12 +13,7 @@ _SYSTEM = (
 
 
 def chat_template(template: Template, tokenizer: Any) -> str:
-    """The Jinja source that writes what `rewardsteer.data.render.render_prompt` writes.
-
-    Args:
-        template: resolved for this tokenizer.
-        tokenizer: that tokenizer.
-    """
+    """The Jinja source that writes what `rewardsteer.data.render.render_prompt` writes."""
     system = ""
     if template.system is not None:
         system = _SYSTEM.replace("SYSTEM", _text(template.system))

@@ -14,9 +14,6 @@ class SharedEngine:
     """Opens engines of one policy, one after another. What takes long to load (a policy in this
     process, a running vLLM) is loaded on first use and serves all of them.
 
-    Args:
-        choice: the engine and its options.
-
     Attributes:
         longest: maximum of prompt and response tokens of all runs, to be set before first use;
             0: that of the first run; None: as many as the policy can read.

@@ -50,11 +50,6 @@ class TextCandidates:
     ) -> list[list[int]]:
         """The reward model's ids of prompt∘response∘candidate, one row for each candidate.
 
-        Args:
-            prompt: a `rewardsteer.decoding.sample.Encoded`.
-            response: the policy's ids so far.
-            candidates: the policy's ids.
-
         Raises:
             DataError: what the reward model's template refuses.
         """

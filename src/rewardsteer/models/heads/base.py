@@ -255,10 +255,6 @@ class Head:
 def saved_own(folder: Path, made: Callable[[Mapping[str, Tensor]], nn.Module]) -> nn.Module:
     """The head's own module with the parameters that a reward model's folder holds.
 
-    Args:
-        folder: of the reward model.
-        made: a module for such parameters.
-
     Raises:
         CheckpointError: missing, damaged or of another size.
     """

@@ -13,10 +13,6 @@ from rewardsteer.records import Prompt
 
 class MathShepherd(CausalPrm):
     """The good token's share at each mark; a solution is one text, ``question step ки\\nstep ки``.
-
-    Args:
-        separator: the mark.
-        options: see `CausalPrm`.
     """
 
     kind = "math_shepherd"

@@ -18,9 +18,6 @@ class RlhflowPrm(CausalPrm):
     The first user turn is the question, a blank and the first step; each later one is a step. All
     answers before a step are the good token, whatever the model says of them. So one pass over the
     whole conversation reads all steps.
-
-    Args:
-        options: see `CausalPrm`.
     """
 
     kind = "rlhflow_prm"

@@ -13,11 +13,7 @@ from rewardsteer.records import Prompt
 
 
 class WholeTextScorer(TextScorer):
-    """Base of these.
-
-    Args:
-        inner: the model, which tokenizes.
-    """
+    """Base of these."""
 
     def __init__(self, inner: Scorer) -> None:
         self.inner = inner

@@ -32,11 +32,7 @@ class Bounds:
 
 
 class Admission:
-    """The queue of samples. The first one is never overtaken, so none waits for ever.
-
-    Args:
-        bounds: limits of what is decoded together.
-    """
+    """The queue of samples. The first one is never overtaken, so none waits for ever."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds

@@ -55,9 +55,6 @@ class Batch:
         reader: answers with the policy's next-token logits (`PrefixReader`).
         session: the guide's, fresh.
         weights: of the guide; set to the rows' own at every step.
-
-    Attributes:
-        drawn: tokens of the last step.
     """
 
     def __init__(self, reader: Any, session: GuideSession, weights: RowWeights) -> None:
