@@ -4,7 +4,7 @@ guided by this process on a server's tokens."""
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.decoding.config import DecodingConfig
@@ -14,26 +14,6 @@ from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import ending_ids
 from rewardsteer.decoding.sample import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.sampling import TokenLogprob, ranked
-
-
-class SampleEngine(Protocol):
-    """The part of an engine that samples call; tokenizer and ``readable`` are the policy's."""
-
-    tokenizer: Any
-    stop_ids: frozenset[int]
-    readable: int
-
-    def grow(self, sample: "TokenSample") -> None:
-        """Generate tokens for a sample, up to its limit."""
-
-    def hold(self, sample: "TokenSample") -> Any:
-        """A sample's cached states, from which others can continue; None: no need to keep any."""
-
-    def leave(self, sample: "TokenSample") -> None:
-        """Drop an aborted sample."""
-
-    def token_text(self, token: int) -> str:
-        """A token's own text."""
 
 
 class TokenSample(Sample):
@@ -52,7 +32,7 @@ class TokenSample(Sample):
     """
 
     def __init__(
-        self, engine: SampleEngine, prompt: Encoded, index: int, config: DecodingConfig, *,
+        self, engine: Any, prompt: Encoded, index: int, config: DecodingConfig, *,
         rng: random.Random, guide: LogitsGuide, weight: Weight, log_probabilities: bool = False,
         top: int | None = None, origin: Sample | None = None,
     ) -> None:

@@ -4,7 +4,7 @@ Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits per
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +134,9 @@ class VocabularySession(AskingSession):
         """
         self._count(rows, len(prefix.ids))
         parts = getattr(self._cache, "parts", None)
-        cache = view(self._cache) if parts is None else EnsembleView([view(one) for one in parts])
+        cache = view(self._cache) if parts is None else type(self._cache)(
+            [view(one) for one in parts]
+        )
         return self._guided(prefix, logits, weights_of(self._guide.weight, rows), cache)
 
     def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
@@ -148,12 +150,6 @@ class VocabularySession(AskingSession):
             getattr(self._scorer, "known_tokens", None),
         )
         return self._guide(logits.float(), rewards, weight, prefix.steps, known)
-
-
-class EnsembleView(NamedTuple):
-    """Views of the caches of several reward models."""
-
-    parts: Sequence[Any]
 
 
 def aligned(
@@ -179,12 +175,18 @@ class CandidateSession(AskingSession):
         """Guided scores, -inf outside the candidates."""
         guide = self._guide
         best, tokens = logits.float().topk(guide.candidates, dim=-1)
+        rewards, known = self._rewards(prefix, tokens, cache)
+        rewards = guide.transform(finite(rewards, prefix).to(best))
+        guided = guide(best, rewards, weight, prefix.steps, known)
+        return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
+
+    def _rewards(
+        self, prefix: Prefix, tokens: Tensor, cache: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rewards ``[B, K]`` of candidates, and which of them the reward model knows; None: all."""
         known = tokens < self._scorer.vocabulary_size
         there = getattr(self._scorer, "known_tokens", None)
         if there is not None:
             known &= there.to(known.device)[tokens.clamp(max=len(there) - 1)]
         asked = tokens.masked_fill(~known, 0)
-        rewards = self._scorer.candidates(prefix.ids, prefix.mask, asked, cache)
-        rewards = guide.transform(finite(rewards, prefix).to(best))
-        guided = guide(best, rewards, weight, prefix.steps, known)
-        return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
+        return self._scorer.candidates(prefix.ids, prefix.mask, asked, cache), known

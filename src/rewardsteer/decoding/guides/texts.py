@@ -19,9 +19,8 @@ from rewardsteer.data.tokenize import shared_length
 from rewardsteer.decoding.asking import whole_characters
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.guides.prefix import Prefix, finite
-from rewardsteer.decoding.guides.session import AskingSession
-from rewardsteer.decoding.guides.weights import Weight
+from rewardsteer.decoding.guides.prefix import Prefix
+from rewardsteer.decoding.guides.session import AskingSession, CandidateSession
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.batching import left_pad
 
@@ -89,20 +88,16 @@ class TextCandidates:
         return rewards
 
 
-class TextCandidateSession(AskingSession):
+class TextCandidateSession(CandidateSession):
     """Asks about the texts of the policy's best tokens."""
 
     @torch.no_grad()
-    def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
-        """Guided scores, -inf outside the candidates."""
-        guide = self._guide
-        best, tokens = logits.float().topk(guide.candidates, dim=-1)
-        rewards = torch.stack([
+    def _rewards(
+        self, prefix: Prefix, tokens: Tensor, cache: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        return torch.stack([
             self._row(prefix, place, asked, cache) for place, asked in enumerate(tokens.tolist())
-        ])
-        rewards = guide.transform(finite(rewards, prefix).to(best))
-        guided = guide(best, rewards, weight, prefix.steps)
-        return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
+        ]), None
 
     def _row(
         self, prefix: Prefix, place: int, candidates: Sequence[int], cache: Any

@@ -135,21 +135,29 @@ class Batch:
         began, prefix = time.perf_counter(), self._prefix
         assert prefix is not None, "read() first"
         rows = self.samples
-        active = [
+        active = begun = [
             place for place, sample in enumerate(rows)
             if sample.growing and not sample.revised and place not in prefix.failed
         ]
-        tokens, self.drawn = self._pick(rows, active), len(active)
         for place, error in prefix.failed.items():
             rows[place].error, rows[place].growing = error, False
-        for place in active:
-            rows[place].add(tokens[place])
-        self._grow(rows, active, tokens)
+        self.drawn = 0
+        while active:
+            tokens = self._pick(rows, active)
+            for place in active:
+                rows[place].add(tokens[place])
+            self._grow(rows, active, tokens)
+            self.drawn += len(active)
+            active = self._again(active, tokens)
         self._share(time.perf_counter() - began)
-        drawn = [rows[place] for place in (*active, *prefix.failed) if not rows[place].growing]
+        drawn = [rows[place] for place in (*begun, *prefix.failed) if not rows[place].growing]
         self.charge(drawn)
         # Those that ended keep their rows until the next step: their programs may take tokens back.
         return drawn
+
+    def _again(self, active: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """The active rows that draw another token in this step: none without drafts."""
+        return []
 
     def _pick(self, rows: Sequence[TokenSample], active: Sequence[int]) -> list[int]:
         """Next tokens of the active rows; 0 for the others."""

@@ -45,6 +45,7 @@ class DraftBatch(Batch):
         self._kind, self._most = kind, tokens
         self._drafts: list[list[int]] = []
         self._starts: list[int] = []
+        self._step = 0
         self._all = (torch.empty(0, 0), torch.empty(0, 0))
 
     @torch.no_grad()
@@ -77,6 +78,7 @@ class DraftBatch(Batch):
         self._check(ends, drafted)
         self._prefix = drafted
         self._starts = [sum(ends.counts[:row]) for row in range(len(rows))]
+        self._step = 0
         self._show([0] * len(rows))
         return self._stopped(rows, drafted, began)
 
@@ -124,36 +126,14 @@ class DraftBatch(Batch):
         places = [start + step for start, step in zip(self._starts, at, strict=True)]
         self._logits, self._scores = (one[places] for one in self._all)
 
-    @torch.no_grad()
-    def draw(self) -> list[TokenSample]:
-        """See `Batch.draw`; adds each row's verified draft tokens, and one more."""
-        began, prefix = time.perf_counter(), self._prefix
-        assert prefix is not None, "read() first"
-        rows = self.samples
-        active = begun = [
-            place for place, sample in enumerate(rows)
-            if sample.growing and not sample.revised and place not in prefix.failed
+    def _again(self, active: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """The rows whose token was the next of their draft."""
+        self._stale, self._step = True, self._step + 1
+        self._show([min(self._step, len(draft)) for draft in self._drafts])
+        return [
+            place for place in active if self.samples[place].growing
+            and self._drafts[place][self._step - 1 : self._step] == [tokens[place]]
         ]
-        for place, error in prefix.failed.items():
-            rows[place].error, rows[place].growing = error, False
-        self.drawn = step = 0
-        while active:
-            self._show([min(step, len(draft)) for draft in self._drafts])
-            tokens = self._pick(rows, active)
-            for place in active:
-                rows[place].add(tokens[place])
-            self._grow(rows, active, tokens)
-            self.drawn += len(active)
-            active = [
-                place for place in active
-                if rows[place].growing and self._drafts[place][step : step + 1] == [tokens[place]]
-            ]
-            step += 1
-        self._stale = True
-        self._share(time.perf_counter() - began)
-        drawn = [rows[place] for place in (*begun, *prefix.failed) if not rows[place].growing]
-        self.charge(drawn)
-        return drawn
 
     def _cost(self, place: int, slot: Slot) -> Cost:
         """Drafted tokens that were dropped are read, but a guide has not acted on them."""
