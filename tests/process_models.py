@@ -132,14 +132,16 @@ def save_skywork(folder: Path, seed: int = 0) -> Path:
 
 
 def plain_skywork(folder: Path, prompt: str, steps: list[str]) -> list[float]:
-    """``prepare_input`` and the value head's sigmoid of the published scripts."""
+    """``prepare_input`` of the published scripts and the value head's sigmoid, for each line of the
+    steps; those at the ends of steps."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     backbone = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     weights = load_file(folder / "model.safetensors")
     ids = tokenizer.encode((tokenizer.bos_token or "") + prompt + "\n")
     ends = []
     for step in steps:
-        ids = [*ids, *tokenizer.encode(step), tokenizer.encode("\n")[-1]]
+        for line in step.split("\n"):
+            ids = [*ids, *(tokenizer.encode(line) if line else []), tokenizer.encode("\n")[-1]]
         ends.append(len(ids) - 1)
     with torch.no_grad():
         hidden = backbone.eval()(torch.tensor([ids])).last_hidden_state[0]

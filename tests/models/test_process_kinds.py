@@ -173,6 +173,18 @@ def test_a_separator_within_a_step_does_not_move_its_value(folders, kind):
     )
 
 
+def test_skywork_reads_the_blank_lines_of_a_text(folders):
+    """``prepare_input`` gives every line of a text its newline, also an empty one."""
+    text = "\nFirst, 2+3.\n\n  So 5.\n\n"
+    lines = text.split("\n")
+    each = published.plain_skywork(folders["skywork"], PROMPTS[0], lines)
+    expected = [value for line, value in zip(lines, each, strict=True) if line.strip()]
+    scorer = load("skywork", folders["skywork"], aggregate="product")
+    assert scorer.score([PROMPTS[0]], [text])[0] == pytest.approx(np.prod(expected), abs=1e-6)
+    without = scorer.score([PROMPTS[0]], ["First, 2+3.\nSo 5."])[0]
+    assert abs(without - np.prod(expected)) > 1e-4
+
+
 def test_easy_to_hard_takes_blank_lines_of_the_question_and_refuses_those_of_a_step(folders):
     scorer = load("easy", folders["easy"])
     found = scorer.step_scores(["What?\n\nSay why."], [["a.", "b"]])[0]

@@ -189,23 +189,32 @@ def test_backbones_saved_by_themselves(tmp_path):
     check_order_and_batches(folder, transcribed(plain, head))
 
 
-def test_ultrarm_writes_its_own_text(tmp_path):
-    head = {"regression_head.weight": random(1, SIZE)}
-    folder = publish(tmp_path / "m", head, architectures=["LlamaRewardModel"])
+@pytest.mark.parametrize(("name", "layer", "single", "several"), [
+    ("LlamaRewardModel", "regression_head", "Human: {}\nAssistant: {}",
+     "Human: a\nAssistant: b\nHuman: c\nAssistant: d"),
+    ("EurusRewardModel", "regression_head", "[INST] {} [/INST] {}",
+     "[INST] a [/INST] b [INST] c [/INST] d"),
+    ("LlamaModelForScore", "score_head", "BEGINNING OF CONVERSATION: USER: {} ASSISTANT:{}",
+     "BEGINNING OF CONVERSATION: USER: a ASSISTANT:b</s>USER: c ASSISTANT:d"),
+])
+def test_models_without_a_chat_template_write_their_own_text(
+    tmp_path, name, layer, single, several
+):
+    head = {f"{layer}.weight": random(1, SIZE)}
+    folder = publish(tmp_path / "m", head, architectures=[name])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     model, expected = backbone(folder), []
     for prompt, completion in ROWS:
-        ids = tokenizer(f"Human: {prompt}\nAssistant: {completion}")["input_ids"]
+        ids = tokenizer(single.format(prompt, completion))["input_ids"]
         expected.append(apply(head, states(model, ids)[-1]))
     scorer = check_order_and_batches(folder, np.array(expected))
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
             {"role": "user", "content": "c"}]
-    text = "Human: a\nAssistant: b\nHuman: c\nAssistant: d"
     [before], [behind] = scorer.encode([talk], ["d"])
-    assert before + behind == tokenizer(text)["input_ids"]
+    assert before + behind == tokenizer(several)["input_ids"]
 
 
 def test_rewards_in_bfloat16_are_computed_in_float32(tmp_path):

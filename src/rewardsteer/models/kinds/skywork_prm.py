@@ -1,7 +1,8 @@
 """Skywork-o1-Open-PRM: a language model with a value head, read behind each step.
 
-Question and steps are tokenized apart: beginning of text, question and a newline, then each step
-followed by the newline's token. The value of a step is the sigmoid of the head at that token.
+Question and lines are tokenized apart: beginning of text, question and a newline, then each line
+followed by the newline's token. The value of a step is the sigmoid of the head at the token behind
+its last line. Blank lines keep their tokens and have no value; the published code gives them one.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ class SkyworkPrm(StepScorer):
     Args:
         model: the backbone.
         tokenizer: the model's.
-        separator: the text whose last token follows each step.
+        separator: the text whose last token follows each line.
         options: see `StepScorer`.
     """
 
@@ -45,13 +46,25 @@ class SkyworkPrm(StepScorer):
         """A value head of one layer under an architecture that is named as a PRM."""
         return "prm" in folder.architecture.lower() and cls.has_head(folder)
 
+    def split_steps(self, completion: str) -> list[str]:
+        """The steps of a completion as they are; a blank line begins the step after it."""
+        steps, blank = [], ""
+        for part in completion.split(self.split):
+            if part.strip():
+                steps.append(blank + part)
+                blank = ""
+            else:
+                blank += part + self.split
+        return steps
+
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
-        """Question and steps, tokenized apart."""
+        """Question and lines, tokenized apart."""
         question = (self.tokenizer.bos_token or "") + question_of(prompt, self.kind) + "\n"
         ids = list(self.tokenizer(question)["input_ids"])
         columns = []
         for step in steps:
-            ids += [*self.tokenizer(step)["input_ids"], self._separator_id]
+            for line in step.split(self.separator):
+                ids += [*(self.tokenizer(line)["input_ids"] if line else ()), self._separator_id]
             columns.append(len(ids) - 1)
         return EncodedSteps(ids, columns)
 

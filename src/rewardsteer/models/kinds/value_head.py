@@ -52,6 +52,13 @@ _TEMPLATES = {
                "assistant": "<|endoftext|><|assistant|>{content}<|endoftext|><|prompter|>"},
         append_eos=False,
     ),
+    # beaver of safe-rlhf; its classes were renamed
+    **dict.fromkeys(("LlamaModelForScore", "LlamaForScore"), Template(
+        kind="text", prompt="BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:",
+        response="{response}", answer="",
+        turns={"system": "{content}\n", "user": "{content}",
+               "assistant": " ASSISTANT:{content}</s>USER: "}, append_eos=False,
+    )),
 }
 # Athene scores a token that it appends: its tokenizer's classification token, else this one.
 _ATHENE = ("AtheneForSequenceClassification", "CustomAutoModelForSequenceClassification")
