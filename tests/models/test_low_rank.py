@@ -48,6 +48,21 @@ def test_head_begins_as_zeros_and_leaves_the_language_model_alone(base, head):
     assert not model.carrier.get_output_embeddings().weight.requires_grad
 
 
+@pytest.mark.parametrize(("head", "rank"), [
+    (HEADS[0], 3), (HEADS[1], 32), (HEADS[2], 2), ({"layers": "low_rank", "rank": 40}, 32),
+])
+def test_a_start_from_the_output_layer_is_its_best_approximation(base, head, rank):
+    model = head_model(base, {**head, "init": "lm_head"}, trained=False)
+    layer = model.carrier.get_output_embeddings()
+    assert layer.in_features == 32
+    u, s, v = torch.linalg.svd(layer.weight, full_matrices=False)
+    best = u[:, :rank] * s[:rank] @ v[:rank]
+    hidden = torch.randn(5, 32)
+    torch.testing.assert_close(
+        model.head.next_token(hidden), hidden @ best.T, atol=1e-4, rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_every_reading_is_that_of_the_folded_layer(base, head):
     model = head_model(base, head)

@@ -8,6 +8,9 @@ from pydantic_core.core_schema import SerializerFunctionWrapHandler
 from rewardsteer.configuration import Config
 from rewardsteer.models.heads import CLASSIFIER_HEAD, HEADS, OPTIONS, Options
 
+# Layers of few parameters beside the output layer.
+_SMALL = ("low_rank", "embedding")
+
 
 class HeadConfig(Config):
     """The head put on a backbone.
@@ -22,14 +25,15 @@ class HeadConfig(Config):
         layers: for ``scalar``: ``linear`` (D → 1, no bias) or ``mlp`` (D → D/2 → D/2 → D → 1, ReLU;
             arXiv 2407.13887). For ``vocabulary``: ``linear`` (the output layer, D → V),
             ``low_rank`` (D → r → V beside the output layer) or ``embedding`` (states times a matrix
-            of rank r, times the frozen output embeddings), see `rewardsteer.models.heads.low_rank`;
-            the last two start from zeros.
+            of rank r, times the frozen output embeddings), see `rewardsteer.models.heads.low_rank`.
         rank: r of ``low_rank`` and ``embedding``; 0 for ``embedding``: a full matrix.
-        init: for ``vocabulary``: ``lm_head`` (the default) starts from the language-model head, so
-            that before any training the rewards *are* the policy's logits; ``zeros`` starts with
-            all rewards 0. For ``scalar``: ``normal`` (the default) draws from N(0, 1/(D+1)) with
-            1/(D+1) as the variance, as in arXiv 2009.01325 and its predecessor's code; ``openrlhf``
-            takes 1/(D+1) as the standard deviation, as the code of arXiv 2407.13887 does.
+        init: for ``vocabulary``: ``lm_head`` (the default of ``linear``) starts from the
+            language-model head, so that before any training the rewards *are* the policy's logits
+            (with a rank: their best approximation); ``zeros`` (the default of ``low_rank`` and
+            ``embedding``) starts with all rewards 0. For ``scalar``: ``normal`` (the default) draws
+            from N(0, 1/(D+1)) with 1/(D+1) as the variance, as in arXiv 2009.01325 and its
+            predecessor's code; ``openrlhf`` takes 1/(D+1) as the standard deviation, as the code of
+            arXiv 2407.13887 does.
     """
 
     kind: str = CLASSIFIER_HEAD
@@ -48,6 +52,8 @@ class HeadConfig(Config):
     @classmethod
     def _first_init(cls, values: Any) -> Any:
         """The head's own default; cards of scalar heads used to say ``lm_head`` all the same."""
+        if isinstance(values, dict) and values.get("layers") in _SMALL:
+            values = {"init": "zeros"} | values
         if isinstance(values, dict) and values.get("init", "lm_head") == "lm_head":
             inits = _options(values.get("kind", CLASSIFIER_HEAD)).inits
             if inits is not None and "lm_head" not in inits:
@@ -95,7 +101,7 @@ class HeadConfig(Config):
             )
         if self.layers == "low_rank" and not self.rank:
             raise ValueError("a head with layers=low_rank needs a rank from 1 on")
-        if self.rank and self.layers not in ("low_rank", "embedding"):
+        if self.rank and self.layers not in _SMALL:
             raise ValueError(
                 f"a rank belongs to layers=low_rank or embedding, not to {self.layers}"
             )

@@ -6,11 +6,13 @@ output embeddings e of the language model and W ``[D, D]`` zero (arXiv 2407.0461
 rank r. No parameter belongs to one token, so what it learns about a token applies to similar ones.
 
 Both are linear in h, so each equals one full layer (`folded`), for engines that lack these heads.
+With ``init=lm_head`` that layer begins as the best approximation of rank r of the language model's
+output layer.
 """
 
 import math
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.heads.projection import RewardProjection
+from rewardsteer.models.sharding import gathered
 
 
 class LowRank(nn.Module):
@@ -34,6 +37,13 @@ class LowRank(nn.Module):
         self.down = _random(size, rank)
         self.up = RewardProjection(rank, vocabulary, bias=False)
         nn.init.zeros_(self.up.weight)
+
+    @torch.no_grad()
+    def approximate(self, weight: Tensor) -> None:
+        """Begin as the truncated singular value decomposition of a layer's weight ``[V, D]``."""
+        found = _directions(weight, self.down.out_features)
+        self.down.weight[: len(found)] = found
+        self.up.weight[:, : len(found)] = weight.float() @ found.T
 
     @classmethod
     def sized(cls, state: Mapping[str, Tensor]) -> "LowRank":
@@ -69,6 +79,16 @@ class Embedding(nn.Module):
         self.baseline = _zero(size, 1)
         self.down = _random(size, rank) if rank else None
         self.turn = _zero(rank or size, size)
+
+    @torch.no_grad()
+    def approximate(self, weight: Tensor) -> None:
+        """As `LowRank.approximate`, of the output embeddings ``[V, D]``; exact without a rank."""
+        if self.down is None:
+            nn.init.eye_(self.turn.weight)
+            return
+        found = _directions(weight, self.down.out_features)
+        self.down.weight[: len(found)] = found
+        self.turn.weight[:, : len(found)] = found.T
 
     @classmethod
     def sized(cls, state: Mapping[str, Tensor]) -> "Embedding":
@@ -126,15 +146,28 @@ class _Stacked(nn.Module):
 
 def build_own(config: HeadConfig, layer: Any) -> nn.Module:
     """A new head beside an output layer."""
-    if config.layers == "low_rank":
-        return LowRank(layer.in_features, layer.out_features, config.rank)
-    return Embedding(layer.in_features, config.rank)
+    own: Any = (
+        LowRank(layer.in_features, layer.out_features, config.rank)
+        if config.layers == "low_rank" else Embedding(layer.in_features, config.rank)
+    )
+    if config.init == "lm_head":
+        with gathered(layer.parameters()):
+            own.approximate(layer.weight)
+    return cast(nn.Module, own)
 
 
 def sized_own(config: HeadConfig, state: Mapping[str, Tensor]) -> nn.Module:
     """A module for saved parameters of a head; raises `ValueError` for other ones."""
     own: nn.Module = (LowRank if config.layers == "low_rank" else Embedding).sized(state)
     return own
+
+
+def _directions(weight: Tensor, rank: int) -> Tensor:
+    """The at most ``rank`` right singular vectors ``[≤ r, D]`` of a matrix ``[V, D]`` that have the
+    largest singular values."""
+    # V is far above D, so the eigenvectors of [D, D] are found sooner than the decomposition.
+    wide = weight.float()
+    return torch.linalg.eigh(wide.T @ wide).eigenvectors[:, -rank:].T
 
 
 def _random(size: int, rank: int) -> WideLinear:

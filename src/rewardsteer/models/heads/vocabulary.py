@@ -104,11 +104,10 @@ class VocabularyHead(Head):
             kept = config.model_copy(update={"init": "lm_head"}) if trained else config
             open_vocabulary(model, kept)
             return None
-        own = build_own(config, cls.layer(model))
         install_projection(model)
         if card is not None and card.head.kind == config.kind:
             return cls.restore(model, config, Path(source))
-        return put_beside(cls.layer(model), own)
+        return put_beside(cls.layer(model), build_own(config, cls.layer(model)))
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
@@ -141,7 +140,7 @@ class VocabularyHead(Head):
         if config.layers == "linear":
             return f"{config.kind}, started from {config.init}"
         rank = f" of rank {config.rank}" if config.rank else ""
-        return f"{config.kind}, {config.layers}{rank}, started from zeros"
+        return f"{config.kind}, {config.layers}{rank}, started from {config.init}"
 
     @classmethod
     def loading(cls, config: HeadConfig) -> str:
