@@ -111,7 +111,6 @@ def _evaluate_texts(
 ) -> dict[str, Any]:
     if not comparisons:
         raise DataError("Expected comparisons to evaluate, got none.")
-
     if any(one.tools for one in comparisons):
         require_tokens(scorer, ROWS_WITH_TOOLS)
     reasons: list[DataError] = []

@@ -75,9 +75,7 @@ def replace_by_vllm(
     for option, value in options.items():
         both = isinstance(value, dict) and isinstance(more.get(option), dict)
         more[option] = {**more[option], **value} if both else value
-    words = command(
-        model, name=name, host=host, port=port, dtype=dtype, options=for_cpus(more)
-    )
+    words = command(model, name=name, host=host, port=port, dtype=dtype, options=for_cpus(more))
     environment = dict(os.environ) | ({} if key is None else {_KEY: key})
     os.execve(sys.executable, words, environment)  # noqa: S606
 

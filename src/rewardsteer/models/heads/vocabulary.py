@@ -53,7 +53,6 @@ class VocabularyHead(Head):
 
     @classmethod
     def of(cls, model: Any, own: Any) -> "VocabularyHead":
-        """See `Head.of`."""
         layer = cls.layer(model)
         return cls(layer if own is None else own.bound(layer))
 
