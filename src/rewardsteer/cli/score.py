@@ -226,9 +226,9 @@ def _scorer(
     from rewardsteer.devices import parse_dtype
 
     if engine == "ray":
-        from rewardsteer.evaluation.ray_scoring import describe_folder
+        from rewardsteer.decoding.folder_scorer import FolderScorer
 
-        return describe_folder(Path(folder), template)
+        return FolderScorer(Path(folder), template)
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.models.text_scorer import require_tokens
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.decoding.policy import model_bounds
+from rewardsteer.errors import CheckpointError
 from rewardsteer.models.causal import parameter_count
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.places import locate
@@ -48,6 +49,17 @@ class FolderScorer:
         # An adapter has its base's.
         known = (self.folder / "config.json").exists()
         return model_bounds(self.folder) if known else (None, len(self.tokenizer))
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in a hidden state."""
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"The model {self.name} cannot be loaded: {error}") from error
+        return int(config.get_text_config(decoder=True).hidden_size)
 
     @property
     def position_limit(self) -> int | None:

@@ -8,50 +8,20 @@ shard that Ray makes twice, because a machine failed, is the same file again.
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rewardsteer import errors
 from rewardsteer.data.rows import Rows
-from rewardsteer.data.template import Template, resolve, stored_template
+from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO
 from rewardsteer.evaluation.scoring import Engine, Settings, score_shard
 from rewardsteer.evaluation.shards import Shards
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.text_scorer import require_tokens
 
 # Largest number of blocks of indices that Ray keeps track of.
 _BLOCKS = 10_000
-
-
-@dataclass
-class FolderDescription:
-    """A reward model that is not loaded here; see `Scorer` for its attributes."""
-
-    fingerprint: str
-    template: Template
-    name: str
-    hidden_size: int
-
-
-def describe_folder(folder: Path, template: Template | None = None) -> FolderDescription:
-    """Describe a reward model's folder, with its own template or a given one.
-
-    Raises:
-        CheckpointError: missing or damaged folder.
-    """
-    from transformers import AutoConfig
-
-    card = read_card(folder)
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        template = resolve(template or stored_template(card.template), load_tokenizer(folder))
-    except (OSError, ValueError) as error:
-        raise errors.CheckpointError(f"The model {folder} cannot be loaded: {error}") from error
-    width = config.get_text_config(decoder=True).hidden_size
-    return FolderDescription(fingerprint(folder), template, str(folder), width)
 
 
 def on_ray(

@@ -45,8 +45,11 @@ class Report(NamedTuple):
 class Described(Protocol):
     """A description of the reward model that gives the values."""
 
-    fingerprint: str
     name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights; "" when unknown."""
 
     @property
     def template(self) -> Template | None:
