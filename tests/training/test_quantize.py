@@ -11,6 +11,7 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.data.store import load_set
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
+from rewardsteer.models.packing.choose import choose_packing
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.loading import build
@@ -50,6 +51,25 @@ def test_rounded_backbone_trains_and_is_saved_as_plain_weights(world, tmp_path, 
         torch.testing.assert_close(found, trained(batch).sequence_rewards, atol=1e-5, rtol=1e-5)
         untrained = build(config, tokenizer).eval()(batch).sequence_rewards
     assert (found - untrained).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("precision", "packed"), [("bf16", True), ("fp32", False)])
+def test_rounding_of_four_bit_products_is_no_reason_not_to_pack(world, precision, packed):
+    """The base is float32 and its products are bfloat16, which on a GPU differ by rounding where
+    batches have other shapes; the hook stands for that."""
+    config = TrainConfig.model_validate(settings(
+        world, "bradley_terry", 1, lora={"rank": 2}, quantize={"kind": "nf4"},
+        optimiser={"precision": precision},
+    ))
+    model = build(config, load_tokenizer(world / "base"))
+    assert model.backbone.dtype == torch.float32
+    draws = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.register_forward_hook(lambda module, given, found: found * (
+                1 + 2**-12 * torch.randn(found.shape, generator=draws)
+            ))
+    assert (choose_packing(model, 20) is not None) == packed
 
 
 def test_what_cannot_be_is_refused(world, monkeypatch, tmp_path):

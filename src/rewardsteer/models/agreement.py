@@ -15,10 +15,14 @@ REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
 
 
 def working_dtype(module: Any) -> torch.dtype:
-    """The type that a model's products are computed in: autocast's where it is on."""
+    """The type that a model's products are computed in: autocast's where it is on, and that of
+    4-bit layers, whose other weights may be wider."""
     kind: str = module.device.type
-    on = kind != "meta" and torch.is_autocast_enabled(kind)
-    dtype: torch.dtype = torch.get_autocast_dtype(kind) if on else module.dtype
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    quantized: Any = getattr(module.config, "quantization_config", None)
+    four_bits = getattr(quantized, "load_in_4bit", False)
+    dtype: torch.dtype = quantized.bnb_4bit_compute_dtype if four_bits else module.dtype
     return dtype
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from rewardsteer.models.agreement import disagreement
+from rewardsteer.models.agreement import disagreement, working_dtype
 from rewardsteer.models.backbone import accepts
 from rewardsteer.models.capabilities import attention_window, capability
 from rewardsteer.models.packing.mask import SUPPORTS_4D_MASK
@@ -87,7 +87,7 @@ def why_no_segments(model: RewardModel, device: torch.device | None = None) -> s
 def _refusal(model: RewardModel, costs: PackingCosts) -> str | None:
     """Why packed rows do not have the states of the rows read alone; None if they do."""
     what = "the block mask" if costs.per_kernel_call is None else "the segments"
-    training, dtype = model.training, model.backbone.dtype
+    training, dtype = model.training, working_dtype(model.backbone)
     reason = None
     try:
         # All rows, and those alone that stay as they are when their siblings are others.
