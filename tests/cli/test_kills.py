@@ -84,6 +84,16 @@ def contents(output):
     return json.loads(json.dumps(found).replace(str(output), "OUTPUT"))
 
 
+def rounded(value):
+    """Equal to what differs in the last digits of float32, as rewards do that were computed in
+    another batch."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return pytest.approx(value, rel=1e-5, abs=1e-6) if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize(("name", "sent"), [
     ("generate", signal.SIGINT), ("distil", signal.SIGKILL),
 ])
@@ -102,7 +112,7 @@ def test_it_goes_on_to_the_same_results(folders, place, begun, name, sent):
     # One that had ended just before proves nothing, and that is no fault.
     assert status(process) in (0, 130 if sent is signal.SIGINT else -sent)
     assert status(begun([*words, output, "--resume"])) == 0
-    assert contents(output) == expected
+    assert contents(output) == rounded(expected)
 
 
 def written(output):
