@@ -1,11 +1,13 @@
 """Checkpoints as published code saves them give that code's rewards after an import."""
 
 import json
+import logging
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
@@ -13,6 +15,7 @@ from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import build_mlp
 from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.published import import_checkpoint
 from rewardsteer.models.reward_model import RewardModel
 from tests.fakes import save_tiny
 
@@ -66,3 +69,20 @@ def test_a_card_written_by_hand_has_a_template(tmp_path):
     done = CliRunner().invoke(app, ["import", str(tmp_path / "own"), str(tmp_path / "rm")])
     assert done.exit_code == 0, done.output
     assert "scalar head, template text" in done.stderr
+
+
+def test_libraries_are_quiet_during_an_import(tmp_path, capsys, monkeypatch):
+    folder = save_tiny(tmp_path / "published")
+    # A program that set up no logging, and bars as transformers has them by itself.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    transformers_logging.enable_progress_bar()
+    capsys.readouterr()
+    import_checkpoint(folder, tmp_path / "called")
+    assert capsys.readouterr().err == ""
+    transformers_logging.enable_progress_bar()
+    done = CliRunner().invoke(app, ["import", str(folder), str(tmp_path / "rm")])
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"Loading {folder} …",
+        f"reward model: {tmp_path / 'rm'} (vocabulary head, template text)",
+    ]

@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import sys
-from pathlib import Path
+import tempfile
 
 import pytest
 from transformers import GenerationConfig
@@ -99,8 +99,9 @@ def test_refused(root, reward, asked, words):
         plan(str(root / "policy"), reward and root / reward, **asked)
 
 
-def test_nothing_is_dropped(root, monkeypatch):
+def test_nothing_is_dropped_and_no_file_is_left(root, tmp_path, monkeypatch):
     started = {}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(vllm_server.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(vllm_server, "check_device", lambda name: started.update(device=name))
     monkeypatch.setattr(vllm_start, "built_for", lambda: "cuda")
@@ -120,10 +121,11 @@ def test_nothing_is_dropped(root, monkeypatch):
     program, words, environment = started["arguments"]
     assert (program, started["device"]) == (sys.executable, "cuda")
     assert environment["VLLM_API_KEY"] == "k"
-    overrides = json.loads(words[words.index("--hf-overrides") + 1])
-    assert overrides == guided_by([root / "farma"], 0.5) | {"a": False}
-    assert words[words.index("--seed") + 1] == "3"
-    assert "A:" in Path(words[words.index("--chat-template") + 1]).read_text()
+    values = dict(word[2:].split("=", 1) for word in words if "=" in word)
+    assert json.loads(values["hf-overrides"]) == guided_by([root / "farma"], 0.5) | {"a": False}
+    assert values["seed"] == "3"
+    assert "A:" in values["chat-template"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_on_cpus_prompts_are_not_read_in_chunks(monkeypatch):
@@ -141,9 +143,9 @@ def test_options_are_json():
         "share": 0.5, "word": "auto", "eager": True,
     }
     words = command("m", name="n", host="h", port=1, dtype=None, options=options)
-    assert words[-11:] == [
-        "--hf-overrides", '{"use_sep_token": false, "x": null}', "--allowed", '["a"]', "--none",
-        "null", "--share", "0.5", "--word", "auto", "--eager",
+    assert words[-6:] == [
+        '--hf-overrides={"use_sep_token": false, "x": null}', '--allowed=["a"]', "--none=null",
+        "--share=0.5", "--word=auto", "--eager",
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.kind import KindOption, check_kind
-from rewardsteer.cli.starting import check_model, check_writable
+from rewardsteer.cli.starting import check_model, check_writable, loading
 from rewardsteer.cli.template import TemplateOption, read_template
 
 
@@ -33,6 +33,8 @@ def import_command(
         raise OutputError(f"The output {out} exists; choose another.")
     check_model(source)
     check_writable(out)
+    loading(source)
+
     from rewardsteer.data.template import stored_template
     from rewardsteer.models.published import import_checkpoint
 

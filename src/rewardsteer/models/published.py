@@ -18,8 +18,10 @@ from rewardsteer.models.kinds.recognition import recognise
 from rewardsteer.models.kinds.stacks import find_heads
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.quiet import quiet_calls
 
 
+@quiet_calls
 def import_checkpoint(
     source: Path, out: Path, template: Template | None = None, *, kind: str | None = None,
     folded: bool = False,

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,7 +133,8 @@ def plan(
             "temperature": 0.0 if greedy else config.temperature,
             **{name: getattr(config, name) for name in _DEFAULTS},
         },
-        "chat_template": _kept(chat_template(written, carrier)),
+        # The source itself: nobody would remove a file once vLLM has replaced this process.
+        "chat_template": chat_template(written, carrier),
     }
 
 
@@ -162,15 +162,6 @@ def _method(card: CheckpointCard | None, asked: str | None) -> str:
     return choice.name
 
 
-def _kept(source: str) -> str:
-    """A file with a chat template, for the process that replaces this one."""
-    with tempfile.NamedTemporaryFile(
-        "w", suffix=".jinja", prefix="rewardsteer-", delete=False, encoding="utf-8"
-    ) as stream:
-        stream.write(source)
-    return stream.name
-
-
 def command(
     model: str, *, name: str | None, host: str, port: int, dtype: str | None,
     options: Mapping[str, Any],
@@ -194,5 +185,6 @@ def command(
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", value if isinstance(value, str) else json.dumps(value)]
+            # One word, because a value may begin with a dash.
+            words.append(f"--{flag}={value if isinstance(value, str) else json.dumps(value)}")
     return words
