@@ -13,6 +13,7 @@ from rewardsteer.decoding.answer import run, scoring_beside  # noqa: E402
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
 from rewardsteer.decoding.engines.openai import OpenAIEngine  # noqa: E402
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine  # noqa: E402
 from rewardsteer.decoding.generate import build_method, generate, generate_by  # noqa: E402
 from rewardsteer.decoding.methods import needs_goal  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
@@ -22,6 +23,7 @@ from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.decoding.requested_likelihoods import PROMPT, check_found, of_all  # noqa: E402
+from tests.serving.running import make_service, running as running_service  # noqa: E402
 from tests.vllm.models import expected, make_requests, save_models  # noqa: E402
 from tests.vllm.test_server import Server  # noqa: E402
 
@@ -132,6 +134,37 @@ def test_candidates_are_scored_as_in_the_transformers_engine(
     known = list(generate(policy, tokenizer, requests, build_method(config, scorer), config))
     assert [one.token_ids for one in found] == [one.token_ids for one in known]
     assert [one.cost.rm_calls for one in found] == [one.cost.rm_calls for one in known]
+
+
+def test_gsi_asks_the_server_about_steps_that_another_server_drafts(url, root, scorer, tokenizer):
+    requests = make_requests(4, 30)
+    large, small = (load_policy(root / name) for name in ("policy", "base"))
+    service = make_service(None, head=None, method="none", policy=small)
+    seen = []
+    with running_service(service) as (drafting, _):
+        for accepted in (-1e9, 0.3, 1e9):
+            config = DecodingConfig(
+                method="gsi", mode="greedy", n=1, weight=10.0, accept_reward=accepted, seed=3,
+                step_tokens=4, step_separator="", max_new_tokens=12, batch_size=4, top_k=0,
+            )
+            local = TransformersEngine(small, tokenizer)
+            known = list(generate(
+                large, tokenizer, requests, build_method(config, scorer, drafter=local), config
+            ))
+            engine, drafter = (
+                OpenAIEngine(Endpoint(one), tokenizer) for one in (url, f"{drafting}/v1")
+            )
+            method = build_method(config, scorer, drafter=drafter)
+            found = list(generate_by(engine, requests, method, config))
+            for one, right in zip(found, known, strict=True):
+                assert one.error is None, one.error
+                assert (one.token_ids, one.finish_reason) == (right.token_ids, right.finish_reason)
+                assert one.reward == pytest.approx(right.reward, abs=1e-4)
+                assert one.cost.lm_calls == right.cost.lm_calls
+                assert 0 < one.cost.draft_tokens < one.cost.lm_tokens
+            seen.append([one.token_ids for one in found])
+    # Accepted are all steps, some, and none.
+    assert seen[0] != seen[1] != seen[2]
 
 
 def test_what_the_server_cannot_do_is_refused_before_anything_runs(url, scorer, tokenizer):
