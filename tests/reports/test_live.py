@@ -143,6 +143,13 @@ def test_it_may_ask_nobody_else(page):
     assert refused == "connect-src"
 
 
+def test_labels_of_a_row_stand_on_one_line(page):
+    tops = page.locator("form.ask label:not(.long)").evaluate_all(
+        "(all) => all.map((one) => one.getBoundingClientRect().top)"
+    )
+    assert len(tops) > len({round(top) for top in tops}) == 2
+
+
 def test_accessible_and_narrow(page, server):
     server.answers = [(200, inspection().model_dump_json(), {})]
     ask(page)
@@ -161,18 +168,22 @@ def test_long_tokens_stay_within_their_columns(page, server, width):
         for name in ("policy", "reward_model", "guided"):
             token[name][0]["text"] = "<|im_end|>" + "internationalisation" * 2
             token[name][1]["value"] *= 1e4
+            token[name][-1]["rank"] = 131072
     page.set_viewport_size({"width": width, "height": 800})
     server.answers = [(200, json.dumps(record), {})]
     ask(page)
     page.locator("[role=option]").nth(3).click()
     rows = page.evaluate("""() => [...document.querySelectorAll(".column li")].map((row) => {
         const box = (part) => { const b = part.getBoundingClientRect(); return [b.left, b.right]; };
-        return [row.closest(".column"), row, row.querySelector(".glyph"),
+        const rank = document.createRange();
+        rank.selectNodeContents(row.querySelector(".rank"));
+        return [row.closest(".column"), row, rank, row.querySelector(".glyph"),
                 row.querySelector(".value")].map(box);
     })""")
     assert len(rows) == 3 * 6
-    for column, row, glyph, value in rows:
-        assert column[0] <= row[0] <= glyph[0] < glyph[1] <= value[0] < value[1] <= row[1]
+    for column, row, rank, glyph, value in rows:
+        assert column[0] <= row[0] <= rank[0] < rank[1] <= glyph[0]
+        assert glyph[0] < glyph[1] <= value[0] < value[1] <= row[1]
         assert row[1] <= column[1]
     columns = sorted({tuple(column) for column, *_ in rows})
     assert len(columns) == (1 if width < 640 else 3)  # below each other on a phone

@@ -1,6 +1,9 @@
 """The live page."""
 
+import re
+
 import httpx
+import pytest
 
 from tests.serving.running import KEY, make_service, running
 
@@ -29,3 +32,32 @@ def test_methods_that_fit_are_offered(address):
     for name, there in (("farma", True), ("best_of_n", True), ("args", False),
                         ("goal_filter", False)):
         assert (f">{name}</option>" in page) == there
+
+
+def field(page, name):
+    [found] = re.findall(rf'<input [^>]*name="{name}"[^>]*>', page)
+    return dict(re.findall(r'(\w+)="([^"]*)"', found))
+
+
+def test_the_form_begins_with_the_servers_settings(folder):
+    service = make_service(folder, max_inspect_tokens=48)
+    given = {"weight": 2.5, "temperature": 0.7}
+    service.served.defaults = service.served.defaults.model_copy(update=given)
+    with running(service) as (address, _):
+        page = httpx.get(f"{address}/").text
+    for name, value in (("weight", "2.5"), ("temperature", "0.7"), ("max_tokens", "48")):
+        assert field(page, name)["value"] == value
+    assert field(page, "max_tokens")["max"] == "48"
+
+
+@pytest.mark.parametrize("options", [
+    {"head": None, "method": "none"}, {"with_policy": False, "method": "none"},
+])
+def test_without_a_policy_and_a_reward_model_the_page_names_what_is_missing(folder, options):
+    with running(make_service(folder, **options)) as (address, _):
+        page = httpx.get(f"{address}/").text
+        reply = httpx.post(f"{address}/v1/inspect", json={"prompt": "a", "completion": "b"})
+    assert "<form" not in page
+    assert "start the server with both (--model, --reward-model)" in page
+    assert reply.status_code == 404
+    assert "start the server with both" in reply.json()["error"]["message"]

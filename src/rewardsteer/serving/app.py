@@ -163,12 +163,17 @@ def _add_state(app: FastAPI, service: Service, middleware: AccessMiddleware) -> 
 
 
 def _add_page(app: FastAPI, service: Service, *, needs_key: bool) -> None:
-    """Add the page, rendered once; it loads nothing and contains only names of methods."""
+    """Add the page, rendered once; it loads nothing and contains only names and settings."""
     served = service.served
-    html = live_page(
-        served.methods.names if served.engine else [], default_method=served.defaults.method,
-        needs_key=needs_key, goal=bool(served.goals),
-    )
+    if why := inspecting.refusal(served):
+        html = live_page([], default_method="", refusal=why)
+    else:
+        start = served.defaults
+        html = live_page(
+            served.methods.names, default_method=start.method, weight=start.weight,
+            temperature=start.temperature, most=service.limits.max_inspect_tokens,
+            needs_key=needs_key, goal=bool(served.goals),
+        )
     # A page cannot itself restrict who embeds it in a frame.
     policy = {"Content-Security-Policy": f"{policy_of(html)}; frame-ancestors 'none'"}
 

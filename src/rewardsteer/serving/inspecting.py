@@ -9,8 +9,9 @@ from starlette.requests import Request
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.evaluation.inspection import FilterRule, inspection_steps
-from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.errors import ApiError, bad_request
 from rewardsteer.serving.handles import Finished, RequestHandle
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.schema import GenerationFields, InspectRequest
 from rewardsteer.serving.scoring import job_of
 from rewardsteer.serving.service import Service
@@ -22,14 +23,10 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
     # Generation shares the batch; the inspector takes turns of one token between its steps.
     served, most = service.served, service.limits.max_inspect_tokens
     engine = served.engine
-    service.check_model(None, served.name if engine and served.scorer else None)
+    if why := refusal(served):
+        missing = engine is None or served.scorer is None
+        raise ApiError(404, why, code="model_not_found") if missing else bad_request(why)
     assert engine is not None
-    if "logits" not in engine.abilities:
-        raise bad_request(f"The engine {engine.name!r} shows no distributions of tokens; inspect "
-                          "with the engine transformers.")
-    if not served.shared:
-        raise bad_request("Inspecting shows the rewards of the policy's tokens, and this reward "
-                          "model does not read those; serve one with the policy's tokenizer.")
     if request.max_tokens > most:
         raise bad_request(f"max_tokens may be at most {most} here.", "max_tokens")
     config = settings_of(GenerationFields(
@@ -58,6 +55,21 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
     service.worker.call(handle, look(), most=service.limits.inspect_queue)
     seen: dict[str, Any] = await service.result(http, handle)
     return seen
+
+
+def refusal(served: ServedModels) -> str:
+    """Why completions cannot be inspected with these models; "" where they can."""
+    engine = served.engine
+    if engine is None or served.scorer is None:
+        return ("Inspecting needs a policy and a reward model; start the server with both "
+                "(--model, --reward-model).")
+    if "logits" not in engine.abilities:
+        return (f"The engine {engine.name!r} shows no distributions of tokens; inspect with the "
+                "engine transformers.")
+    if not served.shared:
+        return ("Inspecting shows the rewards of the policy's tokens, and this reward model does "
+                "not read those; serve one with the policy's tokenizer.")
+    return ""
 
 
 async def _ids(
