@@ -23,7 +23,8 @@ from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.decoding.requested_likelihoods import PROMPT, check_found, of_all  # noqa: E402
-from tests.serving.running import make_service, running as running_service  # noqa: E402
+from tests.serving.running import make_service  # noqa: E402
+from tests.serving.running import running as running_service  # noqa: E402
 from tests.vllm.models import expected, make_requests, save_models  # noqa: E402
 from tests.vllm.test_server import Server  # noqa: E402
 
