@@ -55,20 +55,22 @@ def test_rounded_backbone_trains_and_is_saved_as_plain_weights(world, tmp_path, 
 
 @pytest.mark.parametrize(("precision", "packed"), [("bf16", True), ("fp32", False)])
 def test_rounding_of_four_bit_products_is_no_reason_not_to_pack(world, precision, packed):
-    """The base is float32 and its products are bfloat16, which on a GPU differ by rounding where
-    batches have other shapes; the hook stands for that."""
+    """The base is float32 and its products are bfloat16. On a GPU they differ by rounding between
+    batches of different shapes; the hook stands for that."""
     config = TrainConfig.model_validate(settings(
         world, "bradley_terry", 1, lora={"rank": 2}, quantize={"kind": "nf4"},
         optimiser={"precision": precision},
     ))
     model = build(config, load_tokenizer(world / "base"))
     assert model.backbone.dtype == torch.float32
-    draws = torch.Generator().manual_seed(0)
+
+    def rounded(module, given, found):
+        draws = torch.Generator().manual_seed(found.numel())
+        return found * (1 + 2**-12 * torch.randn(found.shape, generator=draws))
+
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.register_forward_hook(lambda module, given, found: found * (
-                1 + 2**-12 * torch.randn(found.shape, generator=draws)
-            ))
+            module.register_forward_hook(rounded)
     assert (choose_packing(model, 20) is not None) == packed
 
 
