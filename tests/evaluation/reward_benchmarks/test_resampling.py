@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rewardsteer.evaluation.reward_benchmarks.base import Item
+from rewardsteer.evaluation.reward_benchmarks.judgebench import JudgeBench
 from rewardsteer.evaluation.reward_benchmarks.measuring import measure
 from rewardsteer.evaluation.reward_benchmarks.resampling import (
     against_first,
@@ -118,3 +119,14 @@ def test_pairs_of_one_prompt_are_resampled_together():
     assert own.clusters == {"shp": 20}
     expected = share(right, [n // 10 for n in range(200)])
     assert intervals(own)["shp"] == pytest.approx(expected, abs=0.02)
+
+
+def test_small_strata_have_unbiased_variances():
+    items = [Item(f"{part}/{n}", "?", ("a", "b"), part, str(n), {"first": True})
+             for part in map(str, range(10)) for n in range(3)]
+    right = np.random.default_rng(1).random((10, 3)) < 0.7
+    own = measure(
+        JudgeBench(), items, [np.array([float(one), 0.5]) for one in right.ravel()], resamples=4000
+    )
+    expected = np.sqrt((right.var(axis=1, ddof=1) / 3).sum()) / 10
+    assert own.draws["overall"].std() == pytest.approx(expected, rel=0.04)

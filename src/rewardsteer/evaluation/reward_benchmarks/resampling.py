@@ -154,7 +154,8 @@ def finite(figures: Mapping[str, float]) -> dict[str, float]:
 def _drawn(
     outcomes: Sequence[Outcome], table: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Sums ``[S, F]`` of each resample."""
+    """Sums ``[S, F]`` of each resample: of each stratum one cluster less than it has, rescaled, so
+    that variances are unbiased in small strata too (Rao and Wu 1988)."""
     rng = np.random.default_rng(seed)
     strata: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, one in enumerate(outcomes):
@@ -166,6 +167,7 @@ def _drawn(
     for _ in range(resamples):
         sums = np.zeros(table.shape[1:])
         for part in parts:
-            drawn = rng.multinomial(len(part), np.full(len(part), 1 / len(part)))
+            size, fewer = len(part), max(len(part) - 1, 1)
+            drawn = rng.multinomial(fewer, np.full(size, 1 / size)) * (size / fewer)
             sums += np.tensordot(drawn, part, axes=1)
         yield sums
