@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rewardsteer.evaluation.distributions import by_length, histogram
 
@@ -29,7 +30,7 @@ def test_by_length_against_a_plain_mean():
     first = rewards[lengths <= np.quantile(lengths, 1 / 8)]
     assert made["bins"][0]["reward"] == pytest.approx(first.mean())
     assert made["bins"][0]["error"] == pytest.approx(
-        1.96 * first.std(ddof=1) / np.sqrt(len(first))
+        stats.t.ppf(0.975, len(first) - 1) * stats.sem(first)
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from rewardsteer.evaluation.statistics import standard_error, student_quantile
 from rewardsteer.objectives.agreement import spearman
 
 Values = Sequence[float] | np.ndarray
@@ -57,7 +57,7 @@ def by_length(
             "count": len(inside),
         }
         if len(inside) > 1:
-            one["error"] = float(1.96 * stats.sem(inside))
+            one["error"] = student_quantile(0.975, len(inside) - 1) * standard_error(inside)
         found.append(one)
     figures: dict[str, Any] = {"bins": found}
     correlation = spearman(size, values)
