@@ -123,6 +123,7 @@ def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
 
 def test_report_and_evaluate_name_what_is_missing(base, tmp_path):
     refused(run("report", tmp_path), "found none", "rewardsteer train", "'evaluate'")
+    refused(run("report", tmp_path, "--out", tmp_path), "is a folder, expected a file name")
     prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
     (tmp_path / "m.yaml").write_text("none: {metod: none}")
     refused(

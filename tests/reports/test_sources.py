@@ -68,6 +68,16 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     runs = load_runs([tmp_path / "a" / "accuracy", tmp_path / "b" / "accuracy"], Sources())
     assert [run.name for run in runs] == ["a/accuracy", "b/accuracy"]
     assert len(load_runs([tmp_path, tmp_path / "a"], Sources())) == 2
+    again = tmp_path / "a" / ".." / "a"
+    assert len(load_runs([tmp_path, again], Sources())) == 2
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "inspections.jsonl"])
+def test_a_file_of_a_folder_is_refused_with_the_folder(tmp_path, name):
+    preferences(tmp_path)
+    inspections(tmp_path)
+    with pytest.raises(DataError, match=rf"got the file .*{name}; give its folder"):
+        load_runs([tmp_path / name], Sources())
 
 
 def test_the_fingerprint_is_of_all_files_that_were_read(tmp_path):

@@ -19,11 +19,13 @@ def report_command(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a self-contained HTML page that shows and compares runs."""
-    from rewardsteer.errors import DataError
+    from rewardsteer.errors import DataError, OutputError
 
     absent = [str(run) for run in runs if not run.exists()]
     if absent:
         raise DataError(f"Expected results, there is no {', '.join(absent)}.")
+    if out.is_dir():
+        raise OutputError(f"The output {out} is a folder, expected a file name for HTML.")
     check_writable(out)
     say(f"Reading {', '.join(map(str, runs))} …")
 

@@ -71,7 +71,15 @@ def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
     """
     found: list[Path] = []
     for folder in folders:
-        inside = [folder] if is_over_runs(folder) else results_in(folder)
+        if folder.suffix != ".jsonl" and is_over_runs(folder):
+            found.append(folder)
+            continue
+        if folder.is_file():
+            raise DataError(
+                f"Expected a folder with results, or a file that 'evaluate runs' wrote, got the "
+                f"file {folder}; give its folder."
+            )
+        inside = results_in(folder)
         if not inside:
             raise DataError(
                 f"Expected results in {folder} ({', '.join(FILES)}, {INSPECTIONS}), or a file that "
@@ -79,7 +87,7 @@ def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
                 "or 'inspect'."
             )
         found += inside
-    found = list(dict.fromkeys(found))
+    found = list({place.resolve(): place for place in found}.values())
     return [
         _load_over_runs(place, name, sources) if place.is_file() else _load(place, name, sources)
         for place, name in zip(found, names_of(found), strict=True)
