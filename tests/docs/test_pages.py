@@ -3,10 +3,12 @@
 import ast
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
+from rewardsteer.reports.runs import write_runs_page
 from tests.docs.commands import PAGES, ROOT, python_blocks
 
 BLOCKS = [(page.name, block) for page in PAGES for block in python_blocks(page)]
@@ -22,6 +24,17 @@ def test_python_compiles_and_imports(page, block):
             module = importlib.import_module(node.module)
             for name in node.names:
                 assert hasattr(module, name.name), f"{node.module} has no {name.name}"
+
+
+@pytest.mark.parametrize(("records", "example"), [
+    ("smollm2", "inspector-smollm2"), ("demo", "inspector"),
+])
+def test_examples_are_what_the_report_shows_now(records, example, tmp_path, monkeypatch):
+    """docs/examples.md has the commands that make them again."""
+    monkeypatch.chdir(ROOT)
+    write_runs_page([Path("runs/results/inspections", records)], tmp_path / "page.html")
+    kept = ROOT / "docs" / "examples" / f"{example}.html"
+    assert (tmp_path / "page.html").read_text() == kept.read_text()
 
 
 def test_every_page_is_in_the_navigation():
