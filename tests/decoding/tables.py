@@ -152,8 +152,8 @@ class TableTokenizer:
 
     eos_token_id = None
 
-    def __len__(self) -> int:
-        return 10**6
+    def get_vocab(self) -> dict[str, int]:
+        return {"the last": 10**6 - 1}
 
     def decode(self, ids: Sequence[int], **options: Any) -> str:
         return " ".join(str(token) for token in ids if [token] != PROMPT)

@@ -463,9 +463,12 @@ def test_costs_of_all_candidates_add_up(folders, monkeypatch):
 
 
 def test_tokens_unknown_to_the_reward_model(folders):
-    """The policy's vocabulary goes on after the tokenizer's last token, with a high chance."""
+    """The policy has special tokens of its own, with a high chance."""
     size = len(character_tokenizer())
     policy, tokenizer = make_policy(vocab_size=size + 20)
+    tokenizer.add_special_tokens({
+        "additional_special_tokens": [f"<|{number}|>" for number in range(20)]
+    })
     with torch.no_grad():
         policy.get_output_embeddings().bias[size:] = 4.0
     results = run(folders, settings(), policy=(policy, tokenizer))

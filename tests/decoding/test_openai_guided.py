@@ -315,7 +315,7 @@ def test_servers_that_name_fewer_tokens_than_asked(folder):
     scorer = make_scorer(folder, "scalar", "", Template())
     with CompletionsServer() as server:
         told = refusal(server.url, TOKENIZER, scorer, top_k=5)
-    assert "names 2 of the 5 likeliest tokens; set top_k to 2 or less" in told
+    assert "names 2 of the 5 likeliest tokens; lower top_k by 3" in told
 
 
 def test_our_server_names_tokens_by_id(url, policy):

@@ -249,6 +249,27 @@ def test_best_of_n_judges_what_is_given(folders):  # noqa: F811
         assert one.reward == pytest.approx(float(reward), abs=1e-5)
 
 
+@pytest.mark.parametrize("draft", ["none", "policy"])
+def test_ids_that_the_tokenizer_lacks_are_not_drawn(draft):
+    """A padded output layer has rows without a token, here the likeliest ones."""
+    policy, tokenizer = make_policy(eos_bias=-50.0, vocab_size=len(make_policy()[1]) + 20)
+    policy.get_output_embeddings().bias.data[len(tokenizer) :] = 20.0
+    config = DecodingConfig(max_new_tokens=12, seed=2, draft=draft)
+    results = list(generate(policy, tokenizer, PROMPTS, build_method(config), config))
+    assert all(0 < max(one.token_ids) < len(tokenizer) for one in results)
+
+
+@pytest.mark.parametrize("name", ["args", "pargs", "cd"])
+def test_candidates_are_tokens_that_may_be_drawn(folders, name):  # noqa: F811
+    """The policy's likeliest token ends the response, which min_tokens forbids."""
+    scorer = make_scorer(folders["llama"], "scalar", {"args": ""}.get(name, "partial"))
+    policy, tokenizer = make_policy(eos_bias=50.0)
+    config = DecodingConfig(method=name, top_k=1, min_tokens=5, max_new_tokens=9, batch_size=2)
+    for one in generate(policy, tokenizer, PROMPTS, build_method(config, scorer), config):
+        assert len(one.token_ids) == 6
+        assert tokenizer.eos_token_id not in one.token_ids[:5]
+
+
 @pytest.mark.parametrize("wrong", [
     {"top_p": 1.1}, {"top_p": -0.1}, {"min_p": 2}, {"repetition_penalty": 0},
     {"presence_penalty": 3}, {"frequency_penalty": -2.5}, {"logit_bias": {3: 101}},

@@ -24,6 +24,7 @@ from rewardsteer.decoding.likelihoods import Likelihoods
 from rewardsteer.decoding.policy import stop_ids
 from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.sample import Encoded, Sample
+from rewardsteer.models.known_ids import id_count
 
 Ability = Literal[
     "logits", "candidates", "token_ids", "extend", "abort", "logprobs", "likelihoods", "entropy",
@@ -50,6 +51,8 @@ class Engine:
         stop_ids: tokens that end a response.
         position_limit: longest row that the policy can read; None: it has no limit.
         readable: token ids that the policy has an embedding for.
+        vocabulary_size: token ids that can be drawn; 0 without a tokenizer. A padded output layer
+            has more rows than the tokenizer has ids.
         activity: counts what samples request and receive.
         on_failure: called with an error of one sample alone; None: such an error ends the run.
     """
@@ -65,6 +68,7 @@ class Engine:
     def __init__(self, tokenizer: Any, settings: Any = None) -> None:
         self.tokenizer, self.settings = tokenizer, settings
         self.stop_ids = frozenset[int]() if tokenizer is None else stop_ids(settings, tokenizer)
+        self.vocabulary_size = 0 if tokenizer is None else id_count(tokenizer)
         self.activity = Activity()
         self.on_failure: Callable[[Exception], None] | None = None
         self._texts: dict[int, str] = {}

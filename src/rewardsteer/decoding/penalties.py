@@ -1,7 +1,8 @@
 """Changes to a row's scores that do not depend on the temperature: bans, biases and penalties.
 
-They follow the guide and precede `rewardsteer.decoding.sampling.pick`, in vLLM's order: the biases
-of single tokens, the ban on ending too early, then the penalties. They count in greedy mode too.
+They follow the guide and precede `rewardsteer.decoding.sampling.pick`: the biases of single tokens,
+the penalties, then the ban on ending too early. They count in greedy mode too. The ban also
+precedes the guide, which may ask about few tokens.
 """
 
 from collections.abc import Collection, Sequence
@@ -59,24 +60,22 @@ def penalized(
         configs: the settings of each row.
         stop_ids: tokens that end the policy's responses.
     """
-    biased = _biases(rows, configs, stop_ids, scores.shape[1])
+    biased = [
+        (number, token, value) for number, config in enumerate(configs)
+        for token, value in config.logit_bias
+    ]
     repeated = _groups([config.repetition_penalty for config in configs], 1.0)
     counted = [
         row for row, config in enumerate(configs) if rows[row].token_ids
         and (config.presence_penalty or config.frequency_penalty)
     ]
-    limited = {
-        number: row.drawable for number, row in enumerate(rows)
-        if row.drawable is not None and row.drawable < scores.shape[1]
-    }
-    if not (any(biased.values()) or repeated or counted or limited):
-        return scores
+    if not (biased or repeated or counted):
+        return allowed(scores, rows, configs, stop_ids)
     scores = scores.float().clone()
-    for accumulate in (True, False):
-        if found := biased[accumulate]:
-            at_rows, at_tokens, values = zip(*found, strict=True)
-            places = (scores.new_tensor(at_rows).long(), scores.new_tensor(at_tokens).long())
-            scores.index_put_(places, scores.new_tensor(values), accumulate=accumulate)
+    if biased:
+        at_rows, at_tokens, values = zip(*biased, strict=True)
+        places = (scores.new_tensor(at_rows).long(), scores.new_tensor(at_tokens).long())
+        scores.index_put_(places, scores.new_tensor(values), accumulate=True)
     for penalty, some in repeated.items():
         processor = RepetitionPenaltyLogitsProcessor(penalty)
         seen, _ = _padded([[*rows[row].prompt_ids, *rows[row].token_ids] for row in some], scores)
@@ -89,29 +88,34 @@ def penalized(
             for name in ("frequency_penalty", "presence_penalty")
         )
         scores[counted] -= frequency * counts + presence * (counts > 0)
+    return allowed(scores, rows, configs, stop_ids)
+
+
+def allowed(
+    scores: Tensor, rows: Sequence[Written], configs: Sequence[DecodingConfig],
+    stop_ids: Collection[int],
+) -> Tensor:
+    """Scores ``[B, V]`` without the tokens that a row may not draw: those that would end it before
+    ``min_tokens``, and those that another policy cannot read. Where there are none, ``scores``
+    itself is returned. Arguments as in `penalized`."""
+    size = scores.shape[1]
+    banned = [
+        (number, token) for number, (row, config) in enumerate(zip(rows, configs, strict=True))
+        if len(row.token_ids) < config.min_tokens
+        for token in ending_ids(config, stop_ids) if token < size
+    ]
+    limited = {
+        number: row.drawable for number, row in enumerate(rows)
+        if row.drawable is not None and row.drawable < size
+    }
+    if not banned and not limited:
+        return scores
+    scores = scores.float().clone()
+    if banned:
+        scores[tuple(zip(*banned, strict=True))] = _BANNED
     for number, limit in limited.items():
         scores[number, limit:] = _BANNED
     return scores
-
-
-_Place = tuple[int, int, float]
-
-
-def _biases(
-    rows: Sequence[Written], configs: Sequence[DecodingConfig], stop_ids: Collection[int],
-    vocabulary: int,
-) -> dict[bool, list[_Place]]:
-    """(row, token, number): numbers to add to scores (True), or to put in their place (False)."""
-    added: list[_Place] = []
-    put: list[_Place] = []
-    for number, (row, config) in enumerate(zip(rows, configs, strict=True)):
-        added += [(number, token, value) for token, value in config.logit_bias]
-        if len(row.token_ids) < config.min_tokens:
-            put += [
-                (number, token, _BANNED) for token in sorted(ending_ids(config, stop_ids))
-                if token < vocabulary
-            ]
-    return {True: added, False: put}
 
 
 def _groups(values: Sequence[float], neutral: float) -> dict[float, list[int]]:

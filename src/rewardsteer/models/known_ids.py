@@ -12,6 +12,12 @@ from typing import Any
 from torch import Tensor
 
 
+def id_count(tokenizer: Any) -> int:
+    """The number of ids from 0 to a tokenizer's last one. Some tokenizers leave ids out, so that it
+    exceeds their number of tokens."""
+    return int(max(tokenizer.get_vocab().values(), default=-1)) + 1
+
+
 class KnownIds:
     """The token that a reward model gets for every token id.
 
@@ -21,9 +27,7 @@ class KnownIds:
     """
 
     def __init__(self, tokenizer: Any, rows: int) -> None:
-        # Some tokenizers leave ids out, so their number of tokens is not enough.
-        ids = tokenizer.get_vocab().values()
-        self.size = min(max(ids, default=-1) + 1, rows)
+        self.size = min(id_count(tokenizer), rows)
         named = (tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
         fitting = [token for token in named if token is not None and token < self.size]
         self.stand_in = fitting[0] if fitting else 0

@@ -155,8 +155,8 @@ class Endpoint:
                 raise self.failure(error) from error
         if named < top:
             raise ConfigError(
-                f"The server {self.url} names {named} of the {top} likeliest tokens; set top_k to "
-                f"{named} or less."
+                f"The server {self.url} names {named} of the {top} likeliest tokens; lower top_k "
+                f"by {top - named}."
             )
 
     async def ask(

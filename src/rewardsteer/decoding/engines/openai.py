@@ -26,7 +26,7 @@ from rewardsteer.decoding.engines.openai_rows import GuidedRows
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.weights import Weight
-from rewardsteer.decoding.penalties import check_token_ids
+from rewardsteer.decoding.penalties import check_token_ids, ending_ids
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.errors import ConfigError
 
@@ -80,7 +80,7 @@ class OpenAIEngine(Engine):
             self.reason = "" if found else f"{endpoint.url} does not complete texts"
         self.abilities = frozenset({"abort", *found})  # type: ignore[arg-type]
         self.writes_prompts, self.gives_ids = "extend" not in found, "token_ids" in found
-        self.vocabulary_size = self.readable = 0 if tokenizer is None else len(tokenizer)
+        self.readable = self.vocabulary_size
         self.position_limit = endpoint.longest and endpoint.longest - spare
         self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
         self._places, self.guiding = asyncio.Semaphore(places), asyncio.Lock()
@@ -149,9 +149,10 @@ class OpenAIEngine(Engine):
                 "presence_penalty, frequency_penalty or the engine transformers."
             )
         check_token_ids(config, self.vocabulary_size)
-        if guide.candidates > self._named:
-            self.endpoint.check_named(self._shortest, guide.candidates)
-            self._named = guide.candidates
+        barred = ending_ids(config, self.stop_ids) if config.min_tokens else ()
+        if (named := guide.candidates + len(barred)) > self._named:
+            self.endpoint.check_named(self._shortest, named)
+            self._named = named
 
     @property
     def _shortest(self) -> list[int]:

@@ -61,7 +61,9 @@ class GuidedSample(TokenSample):
 
     async def _named(self) -> tuple[dict[int, float], int]:
         """The likeliest next tokens with their log-probabilities, and how many tokens were read."""
-        top = max(self.guide.candidates, self.top or 0)
+        # Tokens that would end the response too early are no candidates.
+        barred = len(self.ending) if self.length < self.config.min_tokens else 0
+        top = max(self.guide.candidates + barred, self.top or 0)
         async with aclosing(self.engine.ask_next(self, top)) as replies:
             async for reply in replies:
                 found = likeliest(reply.choices[0])

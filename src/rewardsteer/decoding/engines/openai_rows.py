@@ -14,7 +14,7 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix, check_numbers
 from rewardsteer.decoding.guides.weights import RowWeights
-from rewardsteer.decoding.penalties import penalized
+from rewardsteer.decoding.penalties import allowed, penalized
 from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.models.batching import left_pad, refill
 from rewardsteer.models.prefix_state import EMPTY_ROW
@@ -103,7 +103,9 @@ class GuidedRows:
         self._weights.rows = [one.weight for one in rows]
         logits = self._logits(dict(zip(places, (one.named for one in asked), strict=True)))
         order = sorted(places)
-        scores = self._session.scores_of(order, prefix, logits)
+        scores = self._session.scores_of(order, prefix, allowed(
+            logits, rows, [one.config for one in rows], self._engine.stop_ids
+        ))
         part = prefix.of(order)
         check_numbers(logits[order], scores, part)
         failed = prefix.failed | {order[row]: error for row, error in part.failed.items()}
@@ -126,12 +128,12 @@ class GuidedRows:
 
     def _logits(self, named: Mapping[int, Mapping[int, float]]) -> Tensor:
         """``[B, V]``: log-probabilities of the named tokens by row, -inf elsewhere."""
-        # Servers name tokens beyond the tokenizer's where the policy's vocabulary is padded.
-        most = max(max(found) for found in named.values())
-        size = max(self._engine.vocabulary_size, most + 1)
+        size = self._engine.vocabulary_size
         logits = torch.full((len(self._rows), size), -torch.inf)
         for place, found in named.items():
-            logits[place, list(found)] = torch.tensor(list(found.values()))
+            # Of a policy with a padded vocabulary, servers name tokens beyond the tokenizer's.
+            known = {token: value for token, value in found.items() if token < size}
+            logits[place, list(known)] = torch.tensor(list(known.values()))
         return logits
 
     def _drawn(self, samples: Sequence[GuidedSample], scores: Tensor) -> list[int]:

@@ -46,9 +46,10 @@ def parameters(sample: TokenSample, name: str) -> Any:
 
 
 def _biases(sample: TokenSample) -> dict[int, float]:
-    """The settings' biases, and vLLM's lowest for tokens that a second policy cannot read."""
-    most = sample.engine.readable
-    undrawable = range(sample.drawable or most, most)
+    """The settings' biases, and vLLM's lowest for tokens that a second policy cannot read, and for
+    those of a padded output layer, which the tokenizer lacks."""
+    most, known = sample.engine.readable, sample.engine.vocabulary_size
+    undrawable = range(min(sample.drawable or most, known), most)
     return dict(sample.config.logit_bias) | dict.fromkeys(undrawable, -100.0)
 
 

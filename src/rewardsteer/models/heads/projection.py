@@ -12,6 +12,7 @@ from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argma
 from rewardsteer.kernels.vocabulary_soft import OutputLayer, vocabulary_logsumexp
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import share
+from rewardsteer.models.known_ids import id_count
 from rewardsteer.models.logits import make_neutral
 from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import PolicyBackup
@@ -107,7 +108,7 @@ def install_projection(model: Any) -> None:
 def count_tokens(tokenizer: Any, rows: int) -> int:
     """How many of an output layer's first ``rows`` belong to tokens that can be generated: those of
     the tokenizer, but for a padding token that was added at the end."""
-    count = min(max(tokenizer.get_vocab().values()) + 1, rows)
+    count = min(id_count(tokenizer), rows)
     if tokenizer.pad_token_id == count - 1 and tokenizer.pad_token_id != tokenizer.eos_token_id:
         count -= 1
     return count

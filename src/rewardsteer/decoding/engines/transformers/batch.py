@@ -28,7 +28,7 @@ from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, check_numbers
 from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.decoding.guides.weights import RowWeights
-from rewardsteer.decoding.penalties import penalized
+from rewardsteer.decoding.penalties import allowed, penalized
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
 from rewardsteer.models.batching import left_pad, refill
 from rewardsteer.models.prefix_state import EMPTY_ROW
@@ -98,8 +98,11 @@ class Batch:
         gates = [sample.gate for sample in rows]
         prefix = self._prefix = Prefix(self._ids, self._mask, steps, names, prompts, gates)
         self._weights.rows = [sample.weight for sample in rows]
-        self._logits = self._reader.step(self._ids, self._mask)
-        self._scores = self._session.scores(prefix, self._logits)
+        engine = rows[0].engine
+        self._logits = self._reader.step(self._ids, self._mask)[:, : engine.vocabulary_size]
+        self._scores = self._session.scores(prefix, allowed(
+            self._logits, rows, [sample.config for sample in rows], engine.stop_ids
+        ))
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
         check_numbers(self._logits, self._scores, prefix)
         return self._stopped(rows, prefix, began)

@@ -74,6 +74,7 @@ class DraftBatch(Batch):
         self._weights.rows = [sample.weight for sample in rows]
         drafted = Prefix(ids, mask, steps, [sample.name for sample in rows])
         logits = ends.of(self._reader, ids, mask) if known is None else known
+        logits = logits[:, : rows[0].engine.vocabulary_size]
         self._all = logits, scores_at(self._session, drafted, logits, ends)
         self._check(ends, drafted)
         self._prefix = drafted
@@ -96,7 +97,8 @@ class DraftBatch(Batch):
         texts = [[*one.prompt_ids, *one.token_ids] for one in rows]
         steps: list[Tensor] = []
         for at in range(max(room) + 1):
-            steps.append(self._reader.step(*left_pad(texts)))
+            logits = self._reader.step(*left_pad(texts))
+            steps.append(logits[:, : rows[0].engine.vocabulary_size])
             tokens = pick_each(steps[-1], rngs, configs)
             for text, token, most in zip(texts, tokens, room, strict=True):
                 if at < most:

@@ -40,7 +40,6 @@ class TransformersEngine(Engine):
     Attributes:
         on_failure: called with an exception in a step of several rows, which are then decoded one
             by one, so that only the row with the error fails; None: the exception ends the run.
-        vocabulary_size: token ids that the policy can choose from.
         steps, tokens: numbers of steps and of drawn tokens so far.
     """
 
@@ -52,7 +51,7 @@ class TransformersEngine(Engine):
         self.policy = policy.eval()
         self.position_limit = position_limit(policy.config)
         rows = policy.get_output_embeddings().weight.shape[0]
-        self.vocabulary_size = min(rows, len(tokenizer))
+        self.vocabulary_size = min(rows, self.vocabulary_size)
         self.readable = int(policy.get_input_embeddings().weight.shape[0])
         self.steps = self.tokens = 0
         self._admission = Admission(bounds or Bounds())
