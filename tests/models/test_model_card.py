@@ -69,9 +69,9 @@ def test_says_what_is_known(kind, base, tmp_path):
 
 def test_says_what_is_not_known():
     text = model_card(CheckpointCard(head=HeadConfig()))
-    assert "Nothing yet" in text
+    assert "Not measured yet" in text
     assert "untrained" in text
-    assert "not known here" in text
+    assert "unknown; check it" in text
 
 
 def test_a_base_on_the_hub():

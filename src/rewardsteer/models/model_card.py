@@ -95,12 +95,12 @@ def _loads(card: "CheckpointCard", architecture: str) -> str:
 
 
 def _position(template: dict[str, Any]) -> str:
-    """Where the reward of a whole response is read."""
+    """Where the reward of a complete response is computed."""
     if not template.get("append_eos", True):
-        return "the last token"
+        return "its last token"
     if template.get("kind") == "chat" and template.get("end") == "template":
-        return "the last token of the end that the tokenizer's chat template writes, at the end"
-    return "end-of-text"
+        return "the last token that the tokenizer's chat template writes after it"
+    return "the end-of-text token after it"
 
 
 def _row(metric: Any) -> dict[str, str]:
