@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from rewardsteer.evaluation.guide import figures, rank_correlation
-from rewardsteer.evaluation.statistics import ratio
+from rewardsteer.evaluation.statistics import ratio, student_quantile
 
 
 @pytest.fixture
@@ -66,6 +66,20 @@ def test_rank_correlation_counts_ties_as_scipy_does():
     np.testing.assert_allclose(
         rank_correlation(first, second, np.ones((30, 5), bool)), plain, equal_nan=True
     )
+
+
+def test_the_error_of_a_ratio_is_that_of_a_jackknife():
+    rng = np.random.default_rng(0)
+    below = rng.lognormal(4, 1, size=12)  # long tails: a linearised error is smaller
+    top = below * rng.beta(2, 3, size=12)
+    left = np.array([np.delete(top, i).sum() / np.delete(below, i).sum() for i in range(12)])
+    error = np.sqrt(11 / 12 * ((left - left.mean()) ** 2).sum())
+    found = ratio(top, below)
+    assert found.value == pytest.approx(top.sum() / below.sum())
+    assert found.high - found.value == pytest.approx(student_quantile(0.975, 11) * error)
+    alone = ratio(top, np.eye(12)[0])
+    assert alone.value == pytest.approx(top.sum())
+    assert np.isnan(alone.low), "all denominators are those of one cluster"
 
 
 def test_intervals_of_a_ratio_cover_and_widen_with_clusters():

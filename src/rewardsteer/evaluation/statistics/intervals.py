@@ -151,22 +151,24 @@ def mean(values: Values, clusters: Clusters = None) -> Interval:
 
 
 def ratio(numerators: Values, denominators: Values, clusters: Clusters = None) -> Interval:
-    """Sum of numerators over sum of denominators with a linearised interval over clusters;
-    NaN where the denominators sum to 0.
+    """Sum of numerators over sum of denominators with an interval over clusters; NaN where the
+    denominators sum to 0, and NaN ends where those of one cluster alone do not.
 
-    The half-width is Student's quantile times the robust standard error.
+    The half-width is Student's quantile times the standard error of a jackknife, since linearised
+    ones are too small for denominators with long tails.
     """
     top, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     total = float(below.sum())
     if not len(top) or total == 0:
         return Interval(math.nan, math.nan, math.nan)
     value = float(top.sum()) / total
-    residuals = top - value * below
-    sums = residuals if clusters is None else by_cluster(residuals, clusters)
-    count = len(sums)
-    if count < FEWEST:
+    if clusters is not None:
+        top, below = by_cluster(top, clusters), by_cluster(below, clusters)
+    count, others = len(top), total - below
+    if count < FEWEST or (np.abs(others) <= 1e-12 * abs(total)).any():
         return Interval(value, math.nan, math.nan)
-    half = student_quantile(0.975, count - 1) * _error(sums) * count / abs(total)
+    left = (top.sum() - top) / others
+    half = student_quantile(0.975, count - 1) * (count - 1) * standard_error(left)
     return Interval(value, value - half, value + half)
 
 
