@@ -124,6 +124,17 @@ def test_the_gated_law_by_enumeration(gate):
     np.testing.assert_allclose(session_law(config), law(config), rtol=1e-5)
 
 
+def test_a_gate_fails_a_row_whose_scores_are_no_numbers():
+    """Alone; it must not count as a row that the reward model does not pull."""
+    config = DecodingConfig(weight=1e10, gate="kl", gate_threshold=0.1)
+    rewards = scorer(rewards=lambda prefix: [1e30, 0.0, 0.0] if prefix else [0.0] * V)
+    session, ids = open_session(Farma(rewards, config)), torch.tensor([[*PROMPT, 0], [0, *PROMPT]])
+    prefix = Prefix(ids, torch.tensor([[1, 1], [0, 1]]), [1, 0], ["huge", "fine"])
+    session.scores(prefix, torch.zeros(2, V))
+    assert list(prefix.failed) == [0]
+    assert "leave float32's range at step 2 of row 'huge'" in str(prefix.failed[0])
+
+
 def test_responses_follow_the_gated_law():
     config = DecodingConfig(
         top_k=0, max_new_tokens=LENGTH, weight=2.0, temperature=0.8, seed=5, gate="kl",

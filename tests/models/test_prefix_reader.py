@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewardsteer.models.batching import refill
 from rewardsteer.models.capabilities import supports_tree_mask
@@ -378,6 +379,27 @@ def test_models_that_take_no_tree_mask_are_found_out():
     assert not supports_tree_mask(model)
     several = [[*ROWS[0], 30], [*ROWS[0], 31]]
     torch.testing.assert_close(answers[0], expected(model, several), rtol=1e-4, atol=1e-4)
+
+
+def test_padding_does_not_spoil_candidates_in_float16():
+    """Scores of padding that are far below 0 would be −∞ under the mask's least number, everywhere
+    in the row, and the softmax of that is NaN."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=80, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, attention_bias=True,
+        attn_implementation="eager",
+    )).eval()
+    for layer in model.model.layers:
+        # Of the slowest rotation, so that it hardly depends on the distance.
+        layer.self_attn.q_proj.bias.data.view(2, 16)[:, 7] = 12.0
+        layer.self_attn.k_proj.bias.data[7] = -12.0
+    candidates = torch.tensor([[30, 31], [32, 33], [34, 35]])
+    right = PrefixReader(model).score_candidates(*left_pad(ROWS), candidates)
+    found = PrefixReader(model.half(), tree=True, cached=True).score_candidates(
+        *left_pad(ROWS), candidates
+    )
+    torch.testing.assert_close(found.float(), right, rtol=0, atol=1e-2)
 
 
 # --- rows that go back, rows that are asked about alone -------------------------------------------

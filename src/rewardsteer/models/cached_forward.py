@@ -163,7 +163,10 @@ def tree_mask(prefix_mask: Tensor, start: int, candidates: int, dtype: torch.dty
     new = width - start
     allowed = torch.zeros(batch, new + candidates, width + candidates, dtype=torch.bool)
     causal = torch.arange(width)[None, :] <= torch.arange(start, width)[:, None]
-    allowed[:, :new, :width] = causal & prefix_mask[:, None, :]
+    own = torch.arange(width)[None, :] == torch.arange(start, width)[:, None]
+    # Padding sees itself: where a row of scores is −∞ throughout, as it can become in float16, the
+    # softmax is NaN, and NaN values reach real tokens even at weight 0.
+    allowed[:, :new, :width] = causal & (prefix_mask[:, None, :] | own)
     allowed[:, new:, :width] = prefix_mask[:, None, :]
     allowed[:, new:, width:] = torch.eye(candidates, dtype=torch.bool)
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype)

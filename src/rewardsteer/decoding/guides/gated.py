@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.gates import OF_GUIDE, Gate, measures, pulls
-from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage
+from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, check_numbers
 from rewardsteer.decoding.guides.session import AskingSession, GuideSession
 
 
@@ -47,6 +47,10 @@ class GatedSession(GuideSession):
         looked = torch.empty(0)
         if watched:
             looked = (self._scout or self._inner).scores_of(watched, prefix, logits)
+            part = prefix.of(watched)
+            check_numbers(logits[watched], looked, part)  # else a gate would count them as no pull
+            for place, error in part.failed.items():
+                prefix.fail(watched[place], error)
             distances = pulls([gates[row] for row in watched], logits[watched], looked)
             for row, distance in zip(watched, distances, strict=True):
                 values[row] = distance
