@@ -24,7 +24,7 @@ from rewardsteer.quiet import quiet_calls
 @quiet_calls
 def import_checkpoint(
     source: Path, out: Path, template: Template | None = None, *, kind: str | None = None,
-    folded: bool = False,
+    folded: bool = False, **options: Any,
 ) -> CheckpointCard:
     """Write a published checkpoint as a reward model's folder.
 
@@ -35,19 +35,21 @@ def import_checkpoint(
         kind: of `rewardsteer.models.kinds.KINDS`; None: recognised, and a causal language model is
             taken as FaRMA's.
         folded: put a full vocabulary head in place of a low-rank one.
+        options: of the kind, such as the ``attribute`` that becomes the reward.
 
     Returns:
         the card.
 
     Raises:
         CheckpointError: the folder holds no such checkpoint, or its weights are no safetensors.
+        ConfigError: an option has a wrong value, or one is missing.
         MismatchError: the head to be folded is no low-rank one.
     """
     folder = describe_folder(source, source)
     if kind is None:
         language = folder.architecture.endswith("ForCausalLM") and not find_heads(folder)
         kind = "farma" if language and not folder.has_card else recognise(folder)
-    scorer = load_scorer(source, kind=kind, device="cpu", template=template)
+    scorer = load_scorer(source, kind=kind, device="cpu", template=template, **options)
     if not isinstance(scorer, Scorer):
         raise CheckpointError(
             f"The reward model {source} ({kind}) scores whole texts in a way that a folder of ours "

@@ -44,14 +44,11 @@ def test_published_folders_guide_as_imported_ones(tmp_path, form):
     rows = [json.loads(line) for line in (tmp_path / "direct.jsonl").read_text().splitlines()]
     if form == "best of n":
         assert all(row["method"] == "best_of_n" for row in rows)
-    if form == "attributes":
-        return
-    imported = CliRunner().invoke(app, ["import", str(folder), str(tmp_path / "rm")])
+    # What the kind needs is for the import; its folder says it by itself.
+    of_kind = [] if form == "best of n" else words[2:]
+    imported = CliRunner().invoke(app, ["import", str(folder), str(tmp_path / "rm"), *of_kind])
     assert imported.exit_code == 0, imported.output
-    words = [word for word in words if word not in ("--kind",)]
-    words = words[:2] if form == "farma" else words
-    if form == "best of n":
-        words = ["--method", "best_of_n", *words]
+    words = ["--method", "best_of_n", *words] if form == "best of n" else words[:2]
     again = generate(policy, tmp_path / "rm", tmp_path / "again.jsonl", *words)
     assert again.exit_code == 0, again.output
     others = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
