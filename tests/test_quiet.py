@@ -49,6 +49,16 @@ def test_only_ours_and_errors_reach_the_terminal(tmp_path):
         assert log.count(line) == 1, line
 
 
+def test_settings_of_transformers_are_checked_without_a_word():
+    pytest.importorskip("bitsandbytes")
+    code = (
+        "from rewardsteer.training.trainer_settings import check_trainer\n"
+        "check_trainer({'optim': 'adamw_torch'})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
 @pytest.fixture
 def diagnosis():
     handler = log_handlers.Diagnosis()

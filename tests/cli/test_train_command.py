@@ -50,3 +50,18 @@ def test_phases_a_summary_and_nothing_else(place):
         assert noise not in result.stderr, noise
     # What is diagnosis stands in the log.
     assert "padding" in (place / "out" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ("data.sources.0.path=absent.jsonl", "Expected data at absent.jsonl, there is no such file"),
+    ("base_model=.", "Expected a model folder at ., it holds no config.json"),
+])
+def test_what_is_not_there_is_refused_before_torch_is_imported(place, monkeypatch, wrong, said):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("rewardsteer.cli.train.loading", None)
+    done = CliRunner().invoke(app, [
+        "train", "pairs/bt", "base_model=base", "data.sources.0.path=pairs.jsonl", wrong,
+        "--out", "new",
+    ])
+    assert done.exit_code == 2
+    assert said in done.output

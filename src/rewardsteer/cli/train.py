@@ -43,7 +43,9 @@ def train_command(
     Also under a launcher: accelerate launch -m rewardsteer train RECIPE …
     """
     from rewardsteer.configuration import load_config
+    from rewardsteer.data.sources import check_paths
     from rewardsteer.data.store import load_manifest
+    from rewardsteer.models.places import refuse_no_model
     from rewardsteer.training.config import TrainConfig
 
     # Settings are checked before torch is imported, so that a typing mistake is reported at once.
@@ -51,10 +53,14 @@ def train_command(
         TrainConfig, read_recipe(recipe, "train"), overrides or (), file=own_file(recipe)
     )
 
+    resume = resume or resume_from_checkpoint is not None
     if config.prepared is not None:
         load_manifest(Path(config.prepared))
+    elif config.data is not None and not resume:
+        check_paths(config.data)
     check_model(config.base_model)
-    _check_output(out, resume=resume or resume_from_checkpoint is not None, overwrite=overwrite)
+    refuse_no_model(config.base_model)
+    _check_output(out, resume=resume, overwrite=overwrite)
     loading(config.base_model)
 
     from rewardsteer.training.run import train

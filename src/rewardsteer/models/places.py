@@ -84,6 +84,14 @@ def no_model(folder: str | Path) -> str:
     return f"Expected a model folder at {folder}, it holds no config.json{found}."
 
 
+def refuse_no_model(source: str | Path) -> None:
+    """Raise `CheckpointError` for a folder that holds neither a model nor an adapter."""
+    folder = Path(source)
+    parts = ("config.json", "adapter_config.json")
+    if folder.is_dir() and not any((folder / name).exists() for name in parts):
+        raise CheckpointError(no_model(source))
+
+
 def nowhere(source: str | Path, error: Exception) -> str:
     """The sentence for a name under which nothing is found."""
     reason = str(error).strip().splitlines()[:1]

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.faults import faults
+from rewardsteer.quiet import quiet_calls
 from rewardsteer.registry import nearest
 
 # Fields that have a setting here already: one name each, so that no two values can contradict.
@@ -98,10 +99,9 @@ def check_trainer(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not values:
         return {}
-    from transformers import TrainingArguments
-
-    known = sorted(field.name for field in dataclasses.fields(TrainingArguments))
-    hints = typing.get_type_hints(TrainingArguments)
+    library = _training_arguments()
+    known = sorted(field.name for field in dataclasses.fields(library))
+    hints = typing.get_type_hints(library)
     checked = {}
     for name, value in values.items():
         if name in NAMED_HERE:
@@ -116,6 +116,14 @@ def check_trainer(values: Mapping[str, Any]) -> dict[str, Any]:
             value = "no"  # which YAML reads as false
         checked[name] = _typed(name, value, hints[name])
     return checked
+
+
+@quiet_calls
+def _training_arguments() -> Any:
+    """The class; its import runs that of bitsandbytes, which warns where it has no kernels."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:

@@ -12,6 +12,7 @@ Iterator[Comparison]``. Sources of responses with numbers return ``Iterator[Resp
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.config import DataConfig
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 from rewardsteer.registry import Registry
@@ -33,6 +34,19 @@ SOURCES = Registry(
 
 class NoSplitError(LookupError):
     """A source has no such split; always caught, never shown to users."""
+
+
+def check_paths(config: DataConfig) -> None:
+    """Raise `DataError` where a source of ours has a path that does not exist."""
+    for source in config.sources:
+        if source.path is not None and source.name in SOURCES.names():
+            check_path(Path(source.path))
+
+
+def check_path(place: Path) -> None:
+    """Raise `DataError` where nothing is at a source's path."""
+    if not place.exists():
+        raise DataError(f"Expected data at {place}, there is no such file or folder.")
 
 
 def require_pairs(path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.sources import NoSplitError
+from rewardsteer.data.sources import NoSplitError, check_path
 from rewardsteer.data.sources.files import read_file
 from rewardsteer.data.sources.opening import Row
 from rewardsteer.data.sources.splits import choose_splits, files_by_split
@@ -94,8 +94,7 @@ def read_rows(
         yield from _hub(reading.hub or hub_name, split, reading_splits, reading, hub_options)
         return
     place = Path(path)
-    if not place.exists():
-        raise DataError(f"Expected data at {place}, there is no such file or folder.")
+    check_path(place)
     if place.is_dir():
         yield from _folder(place / (reading.data_dir or ""), split, reading)
         return
