@@ -133,6 +133,14 @@ def test_a_prompt_is_needed(page, server):
     assert server.asked == []
 
 
+def test_a_key_that_no_header_can_hold_is_refused_in_the_form(page, server):
+    """fetch fails at it as at a server that is down."""
+    ask(page, key="clé€")
+    expect(page.locator("[name=key]:invalid")).to_have_count(1)
+    assert page.get_by_role("status").inner_text() == ""
+    assert server.asked == []
+
+
 def test_it_may_ask_nobody_else(page):
     refused = page.evaluate("""async () => {
         const told = new Promise((done) => addEventListener(

@@ -39,13 +39,14 @@ def field(page, name):
     return dict(re.findall(r'(\w+)="([^"]*)"', found))
 
 
-def test_the_form_begins_with_the_servers_settings(folder):
+@pytest.mark.parametrize(("mode", "temperature"), [("sample", "0.7"), ("greedy", "0")])
+def test_the_form_begins_with_the_servers_settings(folder, mode, temperature):
     service = make_service(folder, max_inspect_tokens=48)
-    given = {"weight": 2.5, "temperature": 0.7}
+    given = {"weight": 2.5, "temperature": 0.7, "mode": mode}
     service.served.defaults = service.served.defaults.model_copy(update=given)
     with running(service) as (address, _):
         page = httpx.get(f"{address}/").text
-    for name, value in (("weight", "2.5"), ("temperature", "0.7"), ("max_tokens", "48")):
+    for name, value in (("weight", "2.5"), ("temperature", temperature), ("max_tokens", "48")):
         assert field(page, name)["value"] == value
     assert field(page, "max_tokens")["max"] == "48"
 

@@ -171,8 +171,8 @@ def _add_page(app: FastAPI, service: Service, *, needs_key: bool) -> None:
         start = served.defaults
         html = live_page(
             served.methods.names, default_method=start.method, weight=start.weight,
-            temperature=start.temperature, most=service.limits.max_inspect_tokens,
-            needs_key=needs_key, goal=bool(served.goals),
+            temperature=0.0 if start.mode == "greedy" else start.temperature,
+            most=service.limits.max_inspect_tokens, needs_key=needs_key, goal=bool(served.goals),
         )
     # A page cannot itself restrict who embeds it in a frame.
     policy = {"Content-Security-Policy": f"{policy_of(html)}; frame-ancestors 'none'"}
