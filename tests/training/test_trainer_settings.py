@@ -16,6 +16,8 @@ from rewardsteer.models.heads.scalar import build_mlp, initialise_linear
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training.arguments import training_arguments
 from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.policy import train_policy
+from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.rows import draw_prefixes, drop_too_long
 from rewardsteer.training.run import train
 from rewardsteer.training.shared_config import SCHEDULERS
@@ -164,6 +166,18 @@ def test_early_stopping_ends_a_phase(world, tmp_path):
     evaluated = [line for line in log_lines(tmp_path / "run") if "eval_accuracy" in line]
     # The first has nothing to be compared with; the second is no better by 2.
     assert len(evaluated) == 2
+
+
+def test_early_stopping_without_evaluations_is_refused(world, tmp_path):
+    stop, none = "transformers:EarlyStoppingCallback", {"eval_strategy": "no"}
+    config = short(world, trainer=none, base_model="missing")
+    with pytest.raises(ConfigError, match="EarlyStoppingCallback stops by evaluations, and this"):
+        train(config, tmp_path / "run", callbacks=[EarlyStoppingCallback])
+    with pytest.raises(ConfigError, match="EarlyStoppingCallback stops by evaluations, and this"):
+        train(short(world, trainer=none, callbacks=[stop]), tmp_path / "run")
+    policy = PolicyConfig.model_validate({"base_model": "missing", "callbacks": stop})
+    with pytest.raises(ConfigError, match="EarlyStoppingCallback stops by evaluations, and this"):
+        train_policy(policy, None, [], tmp_path / "policy")
 
 
 def test_a_figure_that_no_evaluation_has_is_refused_before_anything_is_read(world, tmp_path):

@@ -53,9 +53,10 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
     )
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise `ConfigError` for what is neither a callback of transformers nor a class of one."""
-    from transformers import TrainerCallback
+def check_callbacks(callbacks: Sequence[Any], *, evaluates: bool) -> None:
+    """Raise `ConfigError` for what is neither a callback of transformers nor a class of one, and
+    for early stopping where training makes no evaluations."""
+    from transformers import EarlyStoppingCallback, TrainerCallback
 
     for one in callbacks:
         kind = one if isinstance(one, type) else type(one)
@@ -63,6 +64,11 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             raise ConfigError(
                 "callbacks are objects or classes of transformers.TrainerCallback, got "
                 f"{one!r}."
+            )
+        if issubclass(kind, EarlyStoppingCallback) and not evaluates:
+            raise ConfigError(
+                f"The callback {kind.__name__} stops by evaluations, and this training makes none; "
+                "leave it out, or trainer.eval_strategy=no where that is set."
             )
 
 

@@ -20,7 +20,7 @@ from rewardsteer.models.limits import position_limit
 from rewardsteer.models.start import load_language_model
 from rewardsteer.outputs import check_folder, claimed_folder, read_json, write_json
 from rewardsteer.quiet import quiet_calls
-from rewardsteer.training.checks import check_optimiser, check_trainer_sections
+from rewardsteer.training.checks import check_callbacks, check_optimiser, check_trainer_sections
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
@@ -93,6 +93,7 @@ def train_policy(
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     check_optimiser(config.optimiser, processes.num_processes)
     makers = check_trainer_sections(config, evaluate=False)
+    check_callbacks([make() for make in makers], evaluates=False)
     if processes.is_main_process:
         check_folder(out, overwrite=overwrite)
     ensure_padding_token(tokenizer)

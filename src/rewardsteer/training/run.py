@@ -86,7 +86,10 @@ def train(
     # Under a launcher every process runs this; only the first one makes folders and writes files.
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     makers = check_settings(config, processes.num_processes)
-    check_callbacks(callbacks)
+    check_callbacks(
+        [*(make() for make in makers), *callbacks],
+        evaluates=config.trainer.get("eval_strategy") != "no",
+    )
     tokenizer = load_tokenizer(config.base_model)
     check_models(config, tokenizer)
     ensure_padding_token(tokenizer, grow=not keeps_adapters(config))
