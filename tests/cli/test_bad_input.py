@@ -182,9 +182,8 @@ def test_a_folder_in_use_advises_resuming_where_the_command_can(tmp_path):
     assert "--resume" not in str(stopped.value)
     with pytest.raises(OutputError, match=r"resume=True \(--resume\) to go on from it or over"):
         check_folder(tmp_path, resume=False)
-    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}])
-    result = run("evaluate", "preference", "--reward-model", save_tiny(tmp_path / "base"),
-                 "--input", pairs, "--out", tmp_path)
+    scores = write(tmp_path / "scores.jsonl", [{"question": "p", "completion": "a", "reward": 1}])
+    result = run("evaluate", "correctness", "--scores", scores, "--out", tmp_path)
     refused(result, "not empty", "--overwrite")
     assert "--resume" not in result.stderr
 

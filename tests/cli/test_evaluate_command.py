@@ -10,6 +10,7 @@ from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from tests.fakes import save_tiny
+from tests.models.remote.reward_server import RewardServer
 
 
 def run(*arguments):
@@ -52,6 +53,38 @@ def test_reward_bench_layout(reward, tmp_path):
     assert metrics["subsets"].keys() == {"s0", "s1"}
     assert metrics["calibration"]["brier"] >= 0
     assert (tmp_path / "out" / "reliability.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(("command", "rows", "left"), [
+    ("preference", [{"chosen": "good", "rejected": "bad!"}] * 6, {"q4", "q5"}),
+    ("responses", [{"response": "good", "rating": i % 3} for i in range(10)], {"q8", "q9"}),
+])
+def test_rewards_are_kept_where_a_server_dies(tmp_path, command, rows, left):
+    rows = write(tmp_path / "rows.jsonl", [
+        {"prompt": f"q{i}", **row} for i, row in enumerate(rows)
+    ])
+    with RewardServer("vllm") as server:
+        words = ["evaluate", command, "--reward-model", server.url, "--input", rows,
+                 "--batch-size", "1", "--out"]
+        whole = run(*words, tmp_path / "whole")
+        assert whole.exit_code == 0, whole.output
+        server.asked.clear()
+        # After three rows that look for an activation and a part of eight responses.
+        server.refuse = lambda number: 500 if number > 11 else None
+        out = tmp_path / "out"
+        refused(run(*words, out), "does not work")
+        assert not (out / "metrics.json").exists()
+        refused(run(*words, out), "--resume")
+        server.refuse = lambda number: None
+        server.asked.clear()
+        result = run(*words, out, "--resume")
+        assert result.exit_code == 0, result.output
+        asked = [body["messages"][0]["content"] for _, body in server.asked]
+    assert {one for one in asked if one.startswith("q")} == left
+    found, right = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (out, tmp_path / "whole")
+    )
+    assert found == right
 
 
 def test_one_of_data_and_input(reward, tmp_path):

@@ -14,6 +14,7 @@ from rewardsteer.cli.evaluate_guide import guide_command
 from rewardsteer.cli.evaluate_overoptimization import overoptimization_command
 from rewardsteer.cli.evaluate_responses import responses_command
 from rewardsteer.cli.evaluate_runs import runs_command
+from rewardsteer.cli.evaluation_options import ResumeScores
 from rewardsteer.cli.group import Command, Group
 from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
 from rewardsteer.cli.starting import check_out, check_reward_model, counted, loading, say
@@ -49,18 +50,18 @@ def preference_command(
     ] = "pairs",
     out: Out = Path("out/preference"),
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch.")] = 16,
-    device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
-    kind: KindOption = None, kind_option: KindOptions = None,
+    device: Device = "auto", overwrite: Overwrite = False, resume: ResumeScores = False,
+    template: TemplateOption = None, kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.data.sources import SOURCES, held_out_pairs
-    from rewardsteer.outputs import claim_folder, write_json, write_text
+    from rewardsteer.outputs import claim_folder, file_name, write_json, write_text
 
     SOURCES.get(source)
     _check_pairs(data, input_)
     of_kind = read_kind(kind, kind_option)
     check_reward_model(reward_model)
-    check_out(out, overwrite=overwrite)
+    check_out(out, resume=resume, overwrite=overwrite)
     loading(reward_model)
 
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
@@ -72,14 +73,15 @@ def preference_command(
     pairs = held_out_pairs(source, input_) if input_ is not None else []
     scorer = load_scorer(reward_model, device=device, template=written, **of_kind)
     show_template(scorer.template, reward_model)
+    claim_folder(out, resume=resume, overwrite=overwrite)
     with progress_bar("scoring pairs", "pairs") as announce:
         if data is not None:
             figures = evaluate_preference(scorer, data, batch_size=batch_size, announce=announce)
         else:
             figures = evaluate_comparisons(
-                scorer, pairs, batch_size=batch_size, announce=announce
+                scorer, pairs, batch_size=batch_size, announce=announce,
+                file=out / "scores" / file_name(reward_model),
             )
-    claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {
         "reward_model": reward_model, "fingerprint": scorer.fingerprint,
         "provenance": scorer.provenance(), **figures,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.evaluation_options import ResumeScores
 from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
 from rewardsteer.cli.starting import check_out, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -47,7 +48,7 @@ def benchmark_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Texts scored together.")] = 16,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
-    resume: Annotated[bool, typer.Option(help="Continue from the scores in OUT.")] = False,
+    resume: ResumeScores = False,
     runs: Annotated[
         bool,
         typer.Option("--runs", help="The reward models are runs of one recipe: show the mean, its "

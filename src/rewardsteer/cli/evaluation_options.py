@@ -80,6 +80,7 @@ Seeds = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Use only the first N prompts.")
 ]
+ResumeScores = Annotated[bool, typer.Option("--resume", help="Continue from the scores in OUT.")]
 Resume = Annotated[bool, typer.Option(help="Continue an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 

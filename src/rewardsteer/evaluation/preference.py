@@ -12,6 +12,7 @@ from rewardsteer.data.store import load_manifest, load_set
 from rewardsteer.data.store_checks import check_template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.preference_figures import ScoredPairs, summarise
+from rewardsteer.evaluation.reward_benchmarks.run import score_texts
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import NUMBERED_ROW, ROWS_WITH_TOOLS, TextScorer, require_tokens
 from rewardsteer.records import Comparison
@@ -56,7 +57,7 @@ def evaluate_preference(
 
 def evaluate_comparisons(
     scorer: TextScorer, comparisons: Sequence[Comparison], *, batch_size: int = 16,
-    announce: Announce = lambda done, total: None,
+    announce: Announce = lambda done, total: None, file: Path | None = None,
 ) -> dict[str, Any]:
     """Figures of comparisons, written with the reward model's own template.
 
@@ -65,6 +66,8 @@ def evaluate_comparisons(
         comparisons: pairs of any source.
         batch_size: rows scored together.
         announce: called with the number of pairs done and the total.
+        file: JSONL that keeps the rewards of a model that scores texts, such as one behind an
+            address; see `rewardsteer.evaluation.reward_benchmarks.run.score_texts`.
 
     Returns:
         ``{"all": figures, "subsets": {name: figures}, "too_long": n, "calibration": figures,
@@ -83,7 +86,7 @@ def evaluate_comparisons(
         DataError: there is no comparison that the model can score.
     """
     if not scorer.reads_tokens:
-        return _evaluate_texts(scorer, comparisons, batch_size, announce)
+        return _evaluate_texts(scorer, comparisons, batch_size, announce, file)
     scorer = require_tokens(scorer, "comparisons as token ids")
     prompts = [pair.prompt for pair in comparisons]
     tools = [pair.tools for pair in comparisons]
@@ -107,24 +110,22 @@ def _texts(comparisons: Sequence[Comparison]) -> list[tuple[str, str, str]]:
 
 
 def _evaluate_texts(
-    scorer: TextScorer, comparisons: Sequence[Comparison], batch_size: int, announce: Announce
+    scorer: TextScorer, comparisons: Sequence[Comparison], batch_size: int, announce: Announce,
+    file: Path | None,
 ) -> dict[str, Any]:
     if not comparisons:
         raise DataError("Expected comparisons to evaluate, got none.")
     if any(one.tools for one in comparisons):
         require_tokens(scorer, ROWS_WITH_TOOLS)
-    reasons: list[DataError] = []
-
-    def score(part: Sequence[int], column: int) -> np.ndarray:
-        some = [comparisons[i] for i in part]
-        found = scorer.score_each(
-            [one.prompt for one in some],
-            [one.rejected if column else one.chosen for one in some], batch_size=batch_size,
-        )
-        reasons.extend(one for one in found if isinstance(one, DataError))
-        return np.array([math.nan if isinstance(one, DataError) else one for one in found])
-
-    rewards = _rewards(range(len(comparisons)), score, batch_size, announce)
+    found = score_texts(
+        scorer, [one.prompt for one in comparisons for _ in range(2)],
+        [text for one in comparisons for text in (one.chosen, one.rejected)],
+        batch_size=batch_size, file=file,
+        announce=lambda done, total: announce(done // 2, total // 2),
+    )
+    reasons = [one for one in found if isinstance(one, DataError)]
+    values = [math.nan if isinstance(one, DataError) else one for one in found]
+    rewards = np.array(values).reshape(-1, 2)
     kept = np.flatnonzero(np.isfinite(rewards).all(axis=1))
     if not len(kept):
         raise reasons[0]
@@ -134,14 +135,14 @@ def _evaluate_texts(
     pairs = ScoredPairs(
         rewards[kept], lengths, [one.subset for one in some], prompts, _writers(some)
     )
-    found = summarise(pairs, _texts(some), too_long=0)
+    figures = summarise(pairs, _texts(some), too_long=0)
     left_out = len(comparisons) - len(kept)
     if left_out:
-        found["notes"].append(
+        figures["notes"].append(
             f"{left_out} of {len(comparisons)} pairs could not be scored and are left out; one "
             f"reason: {NUMBERED_ROW.sub('This row', str(reasons[0]))}"
         )
-    return found
+    return figures
 
 
 def _evaluate(

@@ -3,13 +3,14 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rewardsteer.data.render import Tools
 from rewardsteer.data.responses import Responses
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks.run import score_texts
 from rewardsteer.evaluation.statistics import (
     auroc_interval,
     correlation_interval,
@@ -18,18 +19,15 @@ from rewardsteer.evaluation.statistics import (
     wins,
 )
 from rewardsteer.models.text_scorer import NUMBERED_ROW, TextScorer, score_with_tools
-from rewardsteer.records import Prompt
 
 logger = logging.getLogger(__name__)
 
 Announce = Callable[[int, int], None]
-# Responses scored between two announcements.
-_TOGETHER = 128
 
 
 def evaluate_responses(
     scorer: TextScorer, rows: Sequence[Responses], *, batch_size: int = 16,
-    announce: Announce = lambda done, total: None,
+    announce: Announce = lambda done, total: None, file: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of agreement by the name of the number (such as a rating's name).
 
@@ -37,6 +35,8 @@ def evaluate_responses(
         rows: of the sources ``ratings``, ``ranked`` or ``labels``.
         batch_size: responses scored together.
         announce: called with the number of responses done and the total.
+        file: JSONL that keeps the rewards; see
+            `rewardsteer.evaluation.reward_benchmarks.run.score_texts`.
 
     Returns:
         for labels (only 0 and 1) ``auroc``, else ``pearson`` and ``spearman``; where responses to
@@ -54,14 +54,15 @@ def evaluate_responses(
     prompts = [row.prompt for row in rows for _ in row.responses]
     completions = [one for row in rows for one in row.responses]
     tools = [row.tools for row in rows for _ in row.responses]
-    rewards, reasons = np.empty(len(completions)), list[DataError]()
-    for start in range(0, len(completions), _TOGETHER):
-        announce(start, len(completions))
-        part = slice(start, start + _TOGETHER)
-        rewards[part] = _rewards(
-            scorer, prompts[part], completions[part], tools[part], batch_size, reasons
+    found: Sequence[float | DataError]
+    if any(tools):
+        found = [*score_with_tools(scorer, prompts, completions, tools, batch_size=batch_size)]
+    else:
+        found = score_texts(
+            scorer, prompts, completions, batch_size=batch_size, file=file, announce=announce
         )
-    announce(len(completions), len(completions))
+    reasons = [one for one in found if isinstance(one, DataError)]
+    rewards = np.array([math.nan if isinstance(one, DataError) else one for one in found])
     if len(reasons) == len(completions):
         raise reasons[0]
     if reasons:
@@ -72,18 +73,6 @@ def evaluate_responses(
     keys = np.unique([repr(prompt) for prompt in prompts], return_inverse=True)[1]
     names = dict.fromkeys(name for row in rows for name in row.numbers)
     return {name: _figures(rewards, _column(rows, name), keys) for name in names}
-
-
-def _rewards(
-    scorer: TextScorer, prompts: Sequence[Prompt], completions: Sequence[str],
-    tools: Sequence[Tools | None], batch_size: int, reasons: list[DataError],
-) -> np.ndarray:
-    """Rewards ``[N]``, NaN where there is none; the reasons are added to the list."""
-    if any(tools):
-        return score_with_tools(scorer, prompts, completions, tools, batch_size=batch_size)
-    found = scorer.score_each(prompts, completions, batch_size=batch_size)
-    reasons.extend(one for one in found if isinstance(one, DataError))
-    return np.array([math.nan if isinstance(one, DataError) else one for one in found])
 
 
 def _column(rows: Sequence[Responses], name: str) -> np.ndarray:

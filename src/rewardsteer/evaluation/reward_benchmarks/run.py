@@ -1,5 +1,6 @@
 """Figures of a benchmark by its name, from a model's scores of the items or recorded scores."""
 
+import hashlib
 import itertools
 import json
 import logging
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rewardsteer.addresses import WORKERS
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.evaluation.data_notes import item_notes
 from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
@@ -17,14 +19,17 @@ from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
 from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
 from rewardsteer.models.pair_scorer import PairScorer
-from rewardsteer.models.text_scorer import NUMBERED_ROW
+from rewardsteer.models.text_scorer import NUMBERED_ROW, TextScorer
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+from rewardsteer.records import Prompt
 
 logger = logging.getLogger(__name__)
 
 Announce = Callable[[int, int], None]
 # Items scored between two writes to the file of scores.
 _TOGETHER = 64
+# The same in batches, where every item is one text: as many requests as run at a time.
+_BATCHES = WORKERS
 
 
 class Scored(NamedTuple):
@@ -59,17 +64,64 @@ def score_items(
     """
     if isinstance(scorer, PairScorer):
         _check_pairs(scorer, benchmark, items)
+    known, errors = _in_parts(
+        items, lambda part: _each(scorer, benchmark, part, batch_size), _TOGETHER, file, announce
+    )
+    reasons = [
+        NUMBERED_ROW.sub(f"The item {name!r}", str(error)) for name, error in errors.items()
+    ]
+    scored = [item for item in items if item.id in known]
+    if not scored:
+        raise DataError(f"No item could be scored. {reasons[0]}")
+    return Scored(scored, _in_order(known, scored, file), reasons)
+
+
+def score_texts(
+    scorer: TextScorer, prompts: Sequence[Prompt], completions: Sequence[str], *,
+    batch_size: int = 16, file: Path | None = None,
+    announce: Announce = lambda done, total: None,
+) -> list[float | DataError]:
+    """Rewards of N completions; in place of one that cannot be scored, the reason.
+
+    Args:
+        scorer: of any kind.
+        prompts, completions: N each.
+        batch_size: texts scored together.
+        file: JSONL that rewards are appended to; those of the same model, texts and positions in it
+            are not computed again.
+        announce: called with the number of completions done and the total.
+    """
+    # Rewards of another model or other texts are no rewards of these.
+    model, items = scorer.provenance(), []
+    for number, (prompt, text) in enumerate(zip(prompts, completions, strict=True)):
+        written = json.dumps([model, prompt, text], sort_keys=True, default=str)
+        digest = hashlib.sha256(written.encode()).hexdigest()[:16]
+        items.append(Item(f"{number}-{digest}", prompt, (text,), "", ""))
+    known, errors = _in_parts(
+        items, lambda part: _of_texts(scorer, part, batch_size), _BATCHES * batch_size, file,
+        announce,
+    )
+    return [errors.get(item.id) or float(known[item.id][0]) for item in items]
+
+
+def _in_parts(
+    items: Sequence[Item], score: Callable[[Sequence[Item]], Sequence[np.ndarray | DataError]],
+    together: int, file: Path | None, announce: Announce,
+) -> tuple[dict[str, np.ndarray], dict[str, DataError]]:
+    """Scores by item, those in the file and new ones, which are appended to it after ``together``
+    items; and the errors of items without scores."""
     known: dict[str, np.ndarray] = {}
+    errors: dict[str, DataError] = {}
     if file is not None and repair_jsonl(file):
         known = _recorded(file)
-    left, reasons = [item for item in items if item.id not in known], []
-    for start in range(0, len(left), _TOGETHER):
+    left = [item for item in items if item.id not in known]
+    for start in range(0, len(left), together):
         announce(len(items) - len(left) + start, len(items))
-        part = left[start : start + _TOGETHER]
+        part = left[start : start + together]
         new: dict[str, np.ndarray] = {}
-        for item, own in zip(part, _each(scorer, benchmark, part, batch_size), strict=True):
+        for item, own in zip(part, score(part), strict=True):
             if isinstance(own, DataError):
-                reasons.append(NUMBERED_ROW.sub(f"The item {item.id!r}", str(own)))
+                errors[item.id] = own
             else:
                 new[item.id] = own
         known |= new
@@ -79,10 +131,7 @@ def score_items(
                 for name, own in new.items()
             ])
     announce(len(items), len(items))
-    scored = [item for item in items if item.id in known]
-    if not scored:
-        raise DataError(f"No item could be scored. {reasons[0]}")
-    return Scored(scored, _in_order(known, scored, file), reasons)
+    return known, errors
 
 
 def evaluate_benchmark(
@@ -159,10 +208,7 @@ def _each(
 ) -> list[np.ndarray | DataError]:
     """Scores of each item, or the reason why it has none."""
     if not (benchmark.steps or isinstance(scorer, PairScorer)):
-        prompts = [item.prompt for item in items for _ in item.completions]
-        completions = [one for item in items for one in item.completions]
-        values = iter(scorer.score_each(prompts, completions, batch_size=batch_size))
-        return [_of_item(list(itertools.islice(values, len(item.completions)))) for item in items]
+        return _of_texts(scorer, items, batch_size)
     try:
         return [*_score(scorer, benchmark, items, batch_size)]
     except DataError as error:
@@ -173,6 +219,15 @@ def _each(
         one for part in (items[:half], items[half:])
         for one in _each(scorer, benchmark, part, batch_size)
     ]
+
+
+def _of_texts(
+    scorer: TextScorer, items: Sequence[Item], batch_size: int
+) -> list[np.ndarray | DataError]:
+    prompts = [item.prompt for item in items for _ in item.completions]
+    completions = [one for item in items for one in item.completions]
+    values = iter(scorer.score_each(prompts, completions, batch_size=batch_size))
+    return [_of_item(list(itertools.islice(values, len(item.completions)))) for item in items]
 
 
 def _of_item(values: Sequence[float | DataError]) -> np.ndarray | DataError:
