@@ -152,6 +152,13 @@ def test_figures_of_older_files_are_left_out(tmp_path):
     ("summary.json", "{}", "hold no log lines, figures, methods"),
     ("inspections.jsonl", '{"id": 1}\n', "line 1: no inspection"),
     ("metrics.jsonl", "[1]\n", "line 1: expected a JSON object"),
+    ("metrics.jsonl", '{"step": 1}\n{"step": null}\n', r"metrics\.jsonl, line 2: .*step"),
+    ("metrics.jsonl", '{"step": 1, "phase": [1]}\n', "line 1: .*phase"),
+    ("summary.json", "[1]", r"summary\.json: .*no result of rewardsteer"),
+    ("summary.json", '{"methods": ["a"]}', r"summary\.json: .*methods"),
+    ("summary.json", '{"methods": {"a": {}}}', r"summary\.json: .*reward"),
+    ("overoptimization.json", '{"curve": [1]}', r"overoptimization\.json: .*curve"),
+    ("runs.json", '{"methods": {}, "runs": [], "baseline": "a"}', r"runs\.json: .*methods"),
 ])
 def test_a_folder_without_results_or_with_damaged_ones(tmp_path, name, content, message):
     (tmp_path / "run").mkdir()

@@ -27,6 +27,7 @@ from rewardsteer.reports.finding import (
     names_of,
     results_in,
 )
+from rewardsteer.reports.forms import Comparison, LogLine, Overoptimization, OverRuns, formed
 from rewardsteer.reports.results import Outcome, Run, sort_metrics
 
 _RECORDS = 60  # prompts shown side by side
@@ -95,7 +96,7 @@ def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
 
 
 def _load_over_runs(place: Path, name: str, sources: Sources) -> Run:
-    run = Run(name, place, over_runs=sources.json(place))
+    run = Run(name, place, over_runs=formed(OverRuns, sources.json(place), place))
     # 'evaluate generation --seeds' writes settings here; other folders have them in their runs.
     beside = place.parent / "run.json"
     if place.name == SEEDS and beside.is_file():
@@ -106,16 +107,21 @@ def _load_over_runs(place: Path, name: str, sources: Sources) -> Run:
 def _load(folder: Path, name: str, sources: Sources) -> Run:
     run = Run(name, folder)
     if (folder / "metrics.jsonl").is_file():
-        run.training = [row for _, row in sources.lines(folder / "metrics.jsonl")]
+        place = folder / "metrics.jsonl"
+        run.training = [
+            formed(LogLine, row, f"{place}, line {number}") for number, row in sources.lines(place)
+        ]
     if (folder / "metrics.json").is_file():
         place = folder / "metrics.json"
         for field_name, content in sort_metrics(sources.json(place), place).items():
             setattr(run, field_name, content)
     if (folder / "summary.json").is_file():
-        run.comparison = sources.json(folder / "summary.json")
+        place = folder / "summary.json"
+        run.comparison = formed(Comparison, sources.json(place), place)
         _load_records(run, sources)
     if (folder / CURVE).is_file():
-        run.overoptimization = sources.json(folder / CURVE)
+        place = folder / CURVE
+        run.overoptimization = formed(Overoptimization, sources.json(place), place)
     for inspected in sorted(folder.glob(INSPECTIONS)):
         run.inspections += load_inspections(inspected, sources)
     for file in ("run.json", "settings.json", "result.json"):
