@@ -108,6 +108,10 @@ def test_settings_by_dotted_names(folders, tmp_path):
 
 
 def test_errors(folders, tmp_path):
+    with pytest.raises(ConfigError, match="recipe is the name of a recipe or a YAML file, got a"):
+        train({"rounds": 3}, output_dir=tmp_path / "x")
+    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
+        train(tmp_path / "absent.yaml", output_dir=tmp_path / "x")
     with pytest.raises(ConfigError, match="Unknown recipe"):
         train("framma", folders / "base", ROWS, output_dir=tmp_path / "a")
     with pytest.raises(ConfigError, match="Unknown setting"):

@@ -8,7 +8,8 @@ from typing import Any
 from rewardsteer.api.inputs import as_json_lines
 from rewardsteer.api.reward_model import RewardModel
 from rewardsteer.configuration import load_config
-from rewardsteer.errors import DataError, OutputError
+from rewardsteer.data.sources.files import kind_of
+from rewardsteer.errors import ConfigError, DataError, OutputError
 from rewardsteer.outputs import check_folder, write_text
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.training.config import TrainConfig
@@ -20,7 +21,7 @@ _ROWS = "rows.jsonl"
 
 @quiet_calls
 def train(
-    recipe: str, base_model: str | Path | None = None, dataset: Any = None, *,
+    recipe: str | Path, base_model: str | Path | None = None, dataset: Any = None, *,
     output_dir: str | Path, resume: bool = False, overwrite: bool = False,
     callbacks: Sequence[Any] = (), **settings: Any,
 ) -> RewardModel:
@@ -54,7 +55,12 @@ def train(
     from rewardsteer.training.run import train as run
 
     out = Path(output_dir)
-    values: dict[str, Any] = read_recipe(own_recipe(recipe), "train")
+    if not isinstance(recipe, str | Path):
+        raise ConfigError(
+            f"recipe is the name of a recipe or a YAML file, got {kind_of(recipe)}; give settings "
+            "by name, for example rounds=3."
+        )
+    values: dict[str, Any] = read_recipe(own_recipe(str(recipe)), "train")
     if base_model is not None:
         values["base_model"] = str(base_model)
     rows = None
