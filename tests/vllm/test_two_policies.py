@@ -103,17 +103,14 @@ def test_steps_may_be_shorter_than_the_shortest_response(engines, root):
     assert all(len(one.token_ids) >= 9 for one in found)
 
 
-def test_tokens_that_a_policy_or_the_tokenizer_lacks_are_not_drawn():
+def test_tokens_that_the_other_policy_cannot_read_are_not_drawn():
     sample = SimpleNamespace(
         config=DecodingConfig(logit_bias={1: 2.0}), token_ids=[], stop=Stop(), top=None,
         log_probability=None, rng=random.Random(0), limit=4, ending=set(),
-        guide=SimpleNamespace(scorer=None),
-        engine=SimpleNamespace(readable=6, vocabulary_size=5), drawable=4,
+        guide=SimpleNamespace(scorer=None), engine=SimpleNamespace(readable=6), drawable=4,
     )
     assert parameters(sample, "p").logit_bias == {1: 2.0, 4: -100.0, 5: -100.0}
     sample.drawable = None
-    assert parameters(sample, "p").logit_bias == {1: 2.0, 5: -100.0}
-    sample.engine.vocabulary_size = 6
     assert parameters(sample, "p").logit_bias == {1: 2.0}
 
 

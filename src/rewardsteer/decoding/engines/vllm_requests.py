@@ -46,10 +46,13 @@ def parameters(sample: TokenSample, name: str) -> Any:
 
 
 def _biases(sample: TokenSample) -> dict[int, float]:
-    """The settings' biases, and vLLM's lowest for tokens that a second policy cannot read, and for
-    those of a padded output layer, which the tokenizer lacks."""
-    most, known = sample.engine.readable, sample.engine.vocabulary_size
-    undrawable = range(min(sample.drawable or most, known), most)
+    """The settings' biases, and vLLM's lowest for tokens that a second policy cannot read.
+
+    Ids that only pad the policy's output layer get none: there may be thousands, vLLM reads each
+    request's biases whenever its batch changes, and its GPU runner refuses more than 1,024.
+    """
+    most = sample.engine.readable
+    undrawable = range(sample.drawable or most, most)
     return dict(sample.config.logit_bias) | dict.fromkeys(undrawable, -100.0)
 
 
