@@ -127,9 +127,13 @@ def bars():
 @pytest.fixture
 def spoken(monkeypatch):
     """A program that set up nothing: what the handlers of the libraries themselves write."""
-    import datasets  # noqa: F401
+    import datasets
     from transformers.utils import logging as theirs
 
+    # A command that another test ran in this process has set the variable that these read.
+    for module in (datasets.config, sys.modules["datasets.utils.tqdm"]):
+        monkeypatch.setattr(module, "HF_DATASETS_DISABLE_PROGRESS_BARS", None)
+    datasets.enable_progress_bars()
     theirs.get_logger()
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     stream = io.StringIO()
