@@ -53,6 +53,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starting")
     for name in ("model", "reward"):
         (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
     (folder / "data").mkdir()
     (folder / "data" / "manifest.json").write_text('{"fingerprint": "x", "counts": {}}')
     rows = [{"prompt": "p", "completion": "c", "chosen": "a", "rejected": "b"}]

@@ -6,7 +6,6 @@ One `Weight` serves every method that adds rewards to next-token logits, over th
 or over some candidates.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -109,10 +108,20 @@ class Weight:
         return steered.to(logits)
 
 
-@functools.lru_cache(maxsize=1024)
-def shared_weight(config: DecodingConfig) -> Weight:
-    """The weight of settings, one object for all samples with equal ones."""
-    return Weight(config)
+class KnownWeights:
+    """One `Weight` per settings object, so that samples with the same settings share it."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[DecodingConfig, Weight]] = {}
+
+    def of(self, config: DecodingConfig, most: int) -> Weight:
+        """The weight of settings; about ``most`` weights are kept."""
+        known = self._known.get(id(config))
+        if known is None or known[0] is not config:
+            if len(self._known) > most:
+                self._known.clear()
+            known = self._known[id(config)] = (config, Weight(config))
+        return known[1]
 
 
 class RowWeights(Weight):

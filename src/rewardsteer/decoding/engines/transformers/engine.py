@@ -17,7 +17,7 @@ from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikeliho
 from rewardsteer.decoding.engines.transformers.side_by_side import open_batch
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.none import Plain
-from rewardsteer.decoding.guides.weights import shared_weight
+from rewardsteer.decoding.guides.weights import KnownWeights
 from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oom
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
@@ -56,6 +56,7 @@ class TransformersEngine(Engine):
         self.steps = self.tokens = 0
         self._admission = Admission(bounds or Bounds())
         self._plain = Plain(None, with_defaults(DecodingConfig()))
+        self._weights = KnownWeights()
         self._batches: dict[int, Batch] = {}
         self._drafts: tuple[str, int] | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -102,7 +103,8 @@ class TransformersEngine(Engine):
         """A sample without any token."""
         return TokenSample(
             self, prompt, index, config, rng=rng, guide=guide or self._plain,
-            weight=shared_weight(config), log_probabilities=log_probabilities, top=top,
+            weight=self._weights.of(config, 4 * self._admission.bounds.places),
+            log_probabilities=log_probabilities, top=top,
         )
 
     def likelihoods(self, prompt: Encoded) -> PolicyLikelihoods:
