@@ -164,18 +164,21 @@ def test_vllm_is_started_with_the_reward_model(root, monkeypatch):
     assert program == words[0] == sys.executable
     assert KEY not in words
     assert environment["VLLM_API_KEY"] == KEY
-    [overrides], [written] = (
-        [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
-        for name in ("hf-overrides", "chat-template")
+    # One word each, as a value may begin with a dash.
+    overrides, written = (
+        next(word for word in words if word.startswith(start)).removeprefix(start)
+        for start in ("--hf-overrides=", "--chat-template=")
     )
     overrides = json.loads(overrides)
     assert overrides["rewardsteer"] == {"models": [str(root / "reward")], "weight": 1.0}
     # Conversations are written as the reward model was trained on them.
     assert "Human:" in written
-    for given in (
-        f"--model {root / 'policy'} --served-model-name policy --host 127.0.0.1 --port 8000 "
-        "--no-enable-chunked-prefill", "--generation-config=vllm", "--max-model-len=256",
-        '--override-generation-config={"temperature": 1.0, "top_k": 0, "top_p": 1.0,',
-        "--enforce-eager",
-    ):
-        assert given in " ".join(words)
+    assert words[1:] == [
+        "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "policy"),
+        "--served-model-name", "policy", "--host", "127.0.0.1", "--port", "8000",
+        "--no-enable-chunked-prefill", f"--hf-overrides={json.dumps(overrides)}",
+        "--generation-config=vllm",
+        '--override-generation-config={"temperature": 1.0, "top_k": 0, "top_p": 1.0, '
+        '"min_p": 0.0, "repetition_penalty": 1.0}',
+        f"--chat-template={written}", "--max-model-len=256", "--enforce-eager",
+    ]
