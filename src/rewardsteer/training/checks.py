@@ -1,6 +1,7 @@
 """Checks of settings before anything is read or written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _WHOLE_ROWS = {
 }
 
 
-def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any]]:
+def check_settings(config: TrainConfig, processes: int) -> list[partial[Any]]:
     """Check objectives, trackers, callbacks, the batch size of all processes and the training
     arguments; returns makers of the callbacks.
 
@@ -107,7 +108,7 @@ def check_best_figure(
 
 def check_trainer_sections(
     config: TrainConfig | PolicyConfig, *, evaluate: bool, keep_best: bool = False
-) -> list[Callable[[], Any]]:
+) -> list[partial[Any]]:
     """Check trackers, callbacks and the training arguments; returns makers of the callbacks.
 
     Raises:

@@ -93,7 +93,7 @@ def train_policy(
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     check_optimiser(config.optimiser, processes.num_processes)
     makers = check_trainer_sections(config, evaluate=False)
-    check_callbacks([make() for make in makers], evaluates=False)
+    check_callbacks([maker.func for maker in makers], evaluates=False)
     if processes.is_main_process:
         check_folder(out, overwrite=overwrite)
     ensure_padding_token(tokenizer)

@@ -87,7 +87,7 @@ def train(
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     makers = check_settings(config, processes.num_processes)
     check_callbacks(
-        [*(make() for make in makers), *callbacks],
+        [*(maker.func for maker in makers), *callbacks],
         evaluates=config.trainer.get("eval_strategy") != "no",
     )
     tokenizer = load_tokenizer(config.base_model)

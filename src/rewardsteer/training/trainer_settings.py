@@ -5,7 +5,8 @@ import dataclasses
 import importlib
 import importlib.util
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -153,7 +154,7 @@ def check_trackers(names: list[str]) -> None:
             )
 
 
-def load_callback(place: str, options: Mapping[str, Any]) -> Callable[[], Any]:
+def load_callback(place: str, options: Mapping[str, Any]) -> partial[Any]:
     """A maker of the `transformers.TrainerCallback` that ``module:Class`` names.
 
     Raises:
@@ -174,11 +175,9 @@ def load_callback(place: str, options: Mapping[str, Any]) -> Callable[[], Any]:
     if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
         raise ConfigError(f"The callback {place!r} is no class of transformers.TrainerCallback.")
 
-    def make() -> Any:
-        try:
-            return found(**options)
-        except TypeError as error:
-            raise ConfigError(f"The callback {place!r} refuses its options: {error}.") from error
-
-    make()
+    make = partial(found, **options)
+    try:
+        make()
+    except TypeError as error:
+        raise ConfigError(f"The callback {place!r} refuses its options: {error}.") from error
     return make
